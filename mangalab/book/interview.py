@@ -1,10 +1,12 @@
 """Question banks of the interview part: loaded, checked, and shown with measured values."""
 
-import string
+import re
 from pathlib import Path
 
 LEVELS = ("Fresh", "Intermediate", "Advanced", "Expert")
 REQUIRED = ("id", "level", "minutes", "question", "answer", "key_insight", "mistake")
+# {base_recall}, but not the groups of a formula such as \\frac{a_i}{b_i} or x_{t_0}
+PLACEHOLDER = re.compile(r"(?<![\w^_}])\{([a-z][a-z0-9]*(?:_[a-z0-9]+)+)\}")
 MISTAKE = {"what": "The mistake", "tempting": "Why it tempts", "cost": "What it costs"}
 
 
@@ -29,10 +31,9 @@ def load_bank(path: Path) -> list[dict]:
 
 def bind(text: str, values: dict[str, str], where: str) -> str:
     """Fill ``{key}`` placeholders with recorded texts; an unknown key is an error."""
-    wanted = {field for _, field, _, _ in string.Formatter().parse(text) if field}
-    if missing := sorted(wanted - set(values)):
+    if missing := sorted(set(PLACEHOLDER.findall(text)) - set(values)):
         raise BankError(f"question {where!r} quotes {missing}, which this run did not record")
-    return text.format(**{key: values[key] for key in wanted})
+    return PLACEHOLDER.sub(lambda match: values[match[1]], text)
 
 
 def to_markdown(bank: list[dict], values: dict[str, str]) -> str:

@@ -1,0 +1,286 @@
+"""A lean Llama forward pass for fine-tuning short examples on a CPU.
+
+It reads the weights and adapters of a Hugging Face or PEFT model in place, computes the same
+function, and leaves out what a generic forward pass cannot:
+
+* padding never enters a linear layer: tokens lie packed, (tokens, d); only attention sees a grid;
+* q, k, v share one product with the frozen weights, and so do gate and up;
+* a group of LoRA linears is one autograd function: bf16 products, fp32 master weights;
+* logits exist only where a label is;
+* layers below the first trained one can run once, their output kept (:meth:`LeanLlama.bottom`).
+
+Right padding and the causal mask make a padding mask unnecessary: no real query sees a pad key.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+GROUPS = {"qkv": ("self_attn", ("q_proj", "k_proj", "v_proj")), "o": ("self_attn", ("o_proj",)),
+          "up": ("mlp", ("gate_proj", "up_proj")), "down": ("mlp", ("down_proj",))}
+
+
+@dataclass(frozen=True)
+class Batch:
+    """T tokens of n examples, the longest of length L.
+
+    ``ids`` (T,) tokens one after the other; ``slots`` (T,) their places in the flattened (n, L)
+    grid; ``sources`` (C,) packed places that predict the labels ``targets`` (C,).
+    """
+
+    ids: Tensor
+    slots: Tensor
+    shape: tuple[int, int]
+    sources: Tensor
+    targets: Tensor
+
+
+def pack(examples: Sequence[tuple[Sequence[int], int]], device: str = "cpu") -> Batch:
+    """Pack ``(ids, prompt_length)`` examples; every token after the prompt is a label."""
+    length = max(len(ids) for ids, _ in examples)
+    ids, slots, sources, targets = [], [], [], []
+    for row, (tokens, prompt) in enumerate(examples):
+        if not 0 < prompt < len(tokens):
+            raise ValueError(
+                f"example {row}: a prompt of {prompt} in {len(tokens)} tokens leaves no label to "
+                "train on; give it a prompt and a completion"
+            )
+        sources += range(len(ids) + prompt - 1, len(ids) + len(tokens) - 1)
+        targets += tokens[prompt:]
+        slots += range(row * length, row * length + len(tokens))
+        ids += tokens
+    tensor = lambda values: torch.tensor(values, device=device)  # noqa: E731
+    return Batch(tensor(ids), tensor(slots), (len(examples), length), tensor(sources), tensor(targets))
+
+
+class LoRAProduct(torch.autograd.Function):
+    """y = x W^T + s_i (x A_i^T) B_i^T for linears i that share their input x (T, d_in).
+
+    ``fetch()`` gives the frozen W (sum of d_out, d_in), again in backward, so that a 4-bit W is
+    never kept unpacked. A stacks the A_i, (sum of r_i, d_in); each B_i is (d_out_i, r_i);
+    ``parts`` holds (output slice, rank slice, s_i).
+    """
+
+    @staticmethod
+    def forward(ctx, x, fetch, parts, A, *Bs):
+        A, Bs = A.to(x.dtype), [B.to(x.dtype) for B in Bs]
+        y, z = x @ fetch().T, x @ A.T
+        for (out, rank, scale), B in zip(parts, Bs, strict=True):
+            y[:, out].addmm_(z[:, rank], B.T, alpha=scale)
+        ctx.fetch, ctx.parts = fetch, parts
+        ctx.save_for_backward(x, z, A, *Bs)
+        return y
+
+    @staticmethod
+    def backward(ctx, dy):
+        x, z, A, *Bs = ctx.saved_tensors
+        dz = torch.empty_like(z)
+        dBs = []
+        for (out, rank, scale), B in zip(ctx.parts, Bs, strict=True):
+            dz[:, rank] = scale * (dy[:, out] @ B)
+            dBs.append(scale * (dy[:, out].T @ z[:, rank]).float())
+        dx = (dy @ ctx.fetch()).addmm_(dz, A) if ctx.needs_input_grad[0] else None
+        return dx, None, None, (dz.T @ x).float(), *dBs
+
+
+class FrozenProduct(torch.autograd.Function):
+    """y = x W^T with a frozen W from ``fetch()``; keeps nothing for backward."""
+
+    @staticmethod
+    def forward(ctx, x, fetch):
+        ctx.fetch = fetch
+        return x @ fetch().T
+
+    @staticmethod
+    def backward(ctx, dy):
+        return dy @ ctx.fetch(), None
+
+
+class SwiGLU(torch.autograd.Function):
+    """silu(gate) * up of a joint (T, 2 d_ff) product; backward recomputes instead of keeping."""
+
+    @staticmethod
+    def forward(ctx, h):
+        gate, up = h.chunk(2, -1)
+        ctx.save_for_backward(h)
+        return F.silu(gate).mul_(up)
+
+    @staticmethod
+    def backward(ctx, dy):
+        (h,) = ctx.saved_tensors
+        gate, up = h.chunk(2, -1)
+        dh = torch.empty_like(h)
+        dgate, dup = dh.chunk(2, -1)
+        torch.mul(dy, F.silu(gate), out=dup)
+        dgate.copy_(torch.ops.aten.silu_backward(dy * up, gate))
+        return dh
+
+
+class Rotate(torch.autograd.Function):
+    """Rotary embedding of x (T, heads, d): a rotation, so backward turns the other way."""
+
+    @staticmethod
+    def forward(ctx, x, cos, sin):
+        ctx.save_for_backward(cos, sin)
+        return rotate(x, cos, sin)
+
+    @staticmethod
+    def backward(ctx, dy):
+        cos, sin = ctx.saved_tensors
+        return rotate(dy, cos, -sin), None, None
+
+
+def rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
+    """Turn the pairs (x_j, x_{j+d/2}) by their angle; cos and sin are (T, 1, d/2)."""
+    a, b = x.chunk(2, -1)
+    return torch.cat([a * cos - b * sin, b * cos + a * sin], -1)
+
+
+class Product:
+    """Linears of one layer that share their input, as one call on packed tokens."""
+
+    def __init__(self, members: Sequence[nn.Module], dtype: torch.dtype):
+        self.members, self.dtype = members, dtype
+        bases = [getattr(member, "base_layer", member) for member in members]
+        self.weights = [base.weight for base in bases]
+        self.trained = any(weight.requires_grad for weight in self.weights)
+        self.lora = [_adapter(member) for member in members]
+        self.fetch = None if self.trained else _fetcher(bases, dtype)
+        self.parts = self._layout(bases)
+
+    def _layout(self, bases: Sequence[nn.Module]) -> list[tuple[slice, slice, float]]:
+        parts, out, rank = [], 0, 0
+        for base, lora in zip(bases, self.lora, strict=True):
+            if lora:
+                r = lora[0].shape[0]
+                parts.append((slice(out, out + base.out_features), slice(rank, rank + r), lora[2]))
+                rank += r
+            out += base.out_features
+        return parts
+
+    def __call__(self, x: Tensor) -> Tensor:
+        if self.trained:  # full fine-tuning: fp32 masters, cast once per step
+            return F.linear(x, torch.cat([w.to(self.dtype) for w in self.weights]))
+        adapted = [lora for lora in self.lora if lora]
+        if not adapted:
+            return FrozenProduct.apply(x, self.fetch)
+        A = torch.cat([a for a, _, _ in adapted])
+        return LoRAProduct.apply(x, self.fetch, self.parts, A, *(b for _, b, _ in adapted))
+
+
+def _adapter(member: nn.Module) -> tuple[Tensor, Tensor, float] | None:
+    """(A, B, scaling) of a PEFT LoRA linear's active adapter, or None."""
+    if not hasattr(member, "lora_A") or getattr(member, "disable_adapters", False):
+        return None
+    active = [name for name in member.active_adapters if name in member.lora_A]
+    if len(active) > 1:
+        raise ValueError(f"adapters {active} are active together; merge them or activate one")
+    if not active:
+        return None
+    name = active[0]
+    if member.use_dora.get(name) or getattr(member.lora_dropout[name], "p", 0):
+        raise ValueError(f"adapter {name!r} uses DoRA or dropout, which this engine does not compute")
+    return member.lora_A[name].weight, member.lora_B[name].weight, member.scaling[name]
+
+
+def _fetcher(bases: Sequence[nn.Module], dtype: torch.dtype) -> Callable[[], Tensor]:
+    """The group's frozen weights as one matrix; 4-bit members are unpacked at every call."""
+    if any(hasattr(base.weight, "quant_state") for base in bases):
+        from bitsandbytes.functional import dequantize_4bit
+
+        def unpack() -> Tensor:
+            return torch.cat([
+                dequantize_4bit(b.weight.data, b.weight.quant_state).to(dtype) for b in bases])
+
+        return unpack
+    joint = torch.cat([base.weight.detach().to(dtype) for base in bases])
+    return lambda: joint
+
+
+class LeanLlama:
+    """The engine over ``model``, a LlamaForCausalLM or a PEFT model around one.
+
+    ``first`` is the lowest layer that carries trained parameters. Build it anew after adapters
+    are added, activated or merged; optimiser steps need no rebuild.
+    """
+
+    def __init__(self, model: nn.Module, dtype: torch.dtype = torch.bfloat16):
+        causal = model.get_base_model() if hasattr(model, "get_base_model") else model
+        if causal.config.model_type != "llama":
+            raise ValueError(f"{causal.config.model_type!r} model: this engine computes Llama only")
+        self.config, self.core, self.head = causal.config, causal.model, causal.lm_head.weight
+        self.dtype, self.layers = dtype, self.core.layers
+        trained = [any(p.requires_grad for p in layer.parameters()) for layer in self.layers]
+        self.first = trained.index(True) if any(trained) else len(self.layers)
+        if self.head.requires_grad:
+            raise ValueError("the (tied) embedding is trainable: freeze it, or use the Hugging Face model")
+        self.products: dict[int, dict[str, Product]] = {}
+        self.head = self.head.detach().to(dtype)
+
+    def _products(self, i: int) -> dict[str, Product]:
+        """Products of layer ``i``, built on first use: cached bottoms never need the lower ones."""
+        if i not in self.products:
+            layer = self.layers[i]
+            self.products[i] = {
+                name: Product([getattr(getattr(layer, block), m) for m in members], self.dtype)
+                for name, (block, members) in GROUPS.items()}
+        return self.products[i]
+
+    def bottom(self, batch: Batch) -> Tensor:
+        """Hidden states (T, d) that enter layer ``first``; constant while no layer below trains."""
+        with torch.no_grad():
+            x = F.embedding(batch.ids, self.core.embed_tokens.weight).to(self.dtype)
+            return self._run(x, batch, range(self.first))
+
+    def hidden(self, batch: Batch, bottom: Tensor | None = None) -> Tensor:
+        """Final normalised hidden states (T, d)."""
+        x = self.bottom(batch) if bottom is None else bottom
+        x = self._run(x, batch, range(self.first, len(self.layers)))
+        return self._norm(x, self.core.norm)
+
+    def logits(self, batch: Batch, bottom: Tensor | None = None) -> Tensor:
+        """Logits (C, vocabulary) at the places that predict labels, float32."""
+        return (self.hidden(batch, bottom)[batch.sources] @ self.head.T).float()
+
+    def loss(self, batch: Batch, bottom: Tensor | None = None) -> Tensor:
+        """Mean cross-entropy over the batch's labels."""
+        return F.cross_entropy(self.logits(batch, bottom), batch.targets)
+
+    def _run(self, x: Tensor, batch: Batch, layers: range) -> Tensor:
+        cos, sin = self._angles(batch)
+        for i in layers:
+            layer, product = self.layers[i], self._products(i)
+            qkv = product["qkv"](self._norm(x, layer.input_layernorm))
+            x = x + product["o"](self._attend(qkv, cos, sin, batch))
+            h = product["up"](self._norm(x, layer.post_attention_layernorm))
+            x = x + product["down"](SwiGLU.apply(h))
+        return x
+
+    def _norm(self, x: Tensor, norm: nn.Module) -> Tensor:
+        return F.rms_norm(x, (x.shape[-1],), norm.weight.to(x.dtype), norm.variance_epsilon)
+
+    def _angles(self, batch: Batch) -> tuple[Tensor, Tensor]:
+        positions = (batch.slots % batch.shape[1]).unsqueeze(0)
+        cos, sin = self.core.rotary_emb(self.head[:1], positions)
+        half = cos.shape[-1] // 2
+        return cos[0, :, None, :half], sin[0, :, None, :half]
+
+    def _attend(self, qkv: Tensor, cos: Tensor, sin: Tensor, batch: Batch) -> Tensor:
+        c, (n, length) = self.config, batch.shape
+        heads, kv, d = c.num_attention_heads, c.num_key_value_heads, c.head_dim
+        turned = Rotate.apply(qkv[:, : (heads + kv) * d].view(-1, heads + kv, d), cos, sin)
+        joint = torch.cat([turned, qkv[:, (heads + kv) * d :].view(-1, kv, d)], 1)
+        grid = joint.new_zeros(n * length, heads + 2 * kv, d).index_copy(0, batch.slots, joint)
+        grid = grid.view(n, length, heads + 2 * kv, d).transpose(1, 2)
+        q, k, v = grid.split([heads, kv, kv], 1)
+        # the query heads of one key head stand under each other: no key is ever repeated
+        q = q.reshape(n * kv, heads // kv * length, d)
+        k, v = k.reshape(n * kv, length, d), v.reshape(n * kv, length, d)
+        scores = (q @ k.transpose(1, 2)).view(n * kv, -1, length, length).float() * d**-0.5
+        future = torch.ones(length, length, dtype=torch.bool, device=q.device).triu(1)
+        weights = scores.masked_fill(future, -torch.inf).softmax(-1).to(q.dtype)
+        mixed = (weights.view(n * kv, -1, length) @ v).view(n, heads, length, d).transpose(1, 2)
+        return mixed.reshape(n * length, heads * d)[batch.slots]

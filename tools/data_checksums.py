@@ -10,7 +10,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from mangalab.data import _files  # noqa: E402
+from mangalab.data import _files
 
 
 def main() -> int:

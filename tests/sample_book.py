@@ -87,7 +87,9 @@ def notebook(title: str, executed: bool, fails: bool = False) -> dict:
     error = {"output_type": "error", "ename": "ValueError", "evalue": "bad", "traceback": ["bad"]}
     cells = [
         markdown(f"# {title}\n\nThe scenario."),
-        markdown("## Theory\n\n$$\\hat y = \\sum_i w_i$$\n\n```mermaid\nflowchart LR\n A --> B\n```"),
+        markdown(
+            "## Theory\n\n$$\\hat y = \\sum_i w_i$$\n\n```mermaid\nflowchart LR\n A --> B\n```"
+        ),
         code("lab.show(fig)", [figure, sentence] if executed else []),
         code("lab.table(rows)", [output({"text/html": table, "text/plain": ""})] * executed),
         code("1 / 0", [error] * (executed and fails)),
@@ -128,15 +130,15 @@ def make(folder: Path, profile: str = "cpu") -> Path:
     write(folder / "book" / "claims.yml", CLAIMS)
     write(folder / "book" / "claims.md", "# Claims\n\n## All\n\n```{claims-ledger}\n```\n")
     write(folder / "book" / "status.md", "# Status\n\n## All\n\n```{run-status}\n```\n")
-    chapters = {c: {"title": c, "budget": {"seconds": 60, "mb": 2000}} for c in CHAPTERS}
-    write(folder / "chapters.yml", {**chapters, "07-planned": {"title": "Seven"}})
+    entry = {"tier": 1, "minutes": 5, "budget": {profile: {"seconds": 60, "mb": 2000}}}
+    write(folder / "chapters.yml", {c: {"title": f"Chapter {c}", **entry} for c in CHAPTERS})
     for chapter in CHAPTERS:
         write(folder / "notebooks" / f"{chapter}.ipynb", notebook(chapter, executed=False))
     executed, runs = folder / "artifacts/executed" / profile, folder / "artifacts/runs" / profile
     write(executed / "04-ran.ipynb", notebook("04-ran", executed=True))
     write(runs / "04-ran.json", record("04-ran", profile))
-    failed = record("05-failed", profile, status="failed", why="failed at cell 5: ValueError: bad",
-                    values={}, claims=[])  # fmt: skip
+    failed = record("05-failed", profile, status="failed", values={}, claims=[],
+                    error={"cell": 5, "name": "ValueError", "message": "bad"})  # fmt: skip
     write(executed / "05-failed.ipynb", notebook("05-failed", executed=True, fails=True))
     write(runs / "05-failed.json", failed)
     return folder

@@ -1,4 +1,4 @@
-"""Fetch the two browser libraries of the book from npm into ``_vendor/``, with licences and checksums.
+"""Fetch the book's two browser libraries from npm into ``_vendor/``, with licences and checksums.
 
 Run ``python tools/vendor.py`` only to change a version: the files are committed, so that neither
 building nor reading the book needs npm or a network. ``--check`` compares them with SHA256SUMS.

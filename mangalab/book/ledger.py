@@ -3,7 +3,9 @@
 from collections.abc import Callable
 from html import escape
 
-from .pages import STATES, Runs, chip, html_or_none, load_yaml, number, time_tag
+from .pages import STATES, Runs, chip, html_or_none, number, time_tag
+from .project import Project
+from .records import summary
 
 Link = Callable[[str], str | None]  # chapter id -> relative URL, None where the book has no page
 
@@ -11,12 +13,23 @@ FILTERS = """<form class="ledger-filter" role="search" aria-label="Filter the cl
 <label>Words <input type="search" name="text" placeholder="rank, memory, 003-01 …"></label>
 {selects}<output aria-live="polite"></output></form>"""
 
+CLAIM_HEAD = ("Id", "The statement", "On the desk", "Right value", "Measured here")
+STATUS_HEAD = ("Chapter", "State", "Last run", "Seconds", "Memory", "What happened")
+
 
 def claims(runs: Runs) -> list[dict]:
     """Entries of ``book/claims.yml``, each with the judgements of this profile's records."""
-    entries = load_yaml(runs.root / "book" / "claims.yml") or []
+    entries = load_claims(runs.project)
     found = judgements(runs)
     return [{**entry, "judgements": found.get(str(entry["id"]), [])} for entry in entries]
+
+
+def load_claims(project: Project) -> list[dict]:
+    """Entries of ``book/claims.yml``; none where there is no such file."""
+    import yaml
+
+    path = project.root / "book" / "claims.yml"
+    return yaml.safe_load(path.read_text(encoding="utf8")) if path.exists() else []
 
 
 def judgements(runs: Runs) -> dict[str, list[dict]]:
@@ -34,7 +47,7 @@ def judgements(runs: Runs) -> dict[str, list[dict]]:
 
 def record_chapters(runs: Runs) -> list[str]:
     """Every chapter that chapters.yml names, or that has a notebook."""
-    notebooks = sorted(p.stem for p in (runs.root / "notebooks").glob("*.ipynb"))
+    notebooks = sorted(p.stem for p in (runs.project.root / "notebooks").glob("*.ipynb"))
     return list(dict.fromkeys([*runs.chapters(), *notebooks]))
 
 
@@ -52,19 +65,15 @@ def ledger_html(runs: Runs, link: Link) -> str:
     }
     selects = "".join(select(name, words) for name, words in choices.items())
     body = "".join(claim_row(row, link) for row in rows)
-    head = "".join(
-        f'<th scope="col">{word}</th>'
-        for word in ("Id", "The statement", "On the desk", "Right value", "Measured here")
-    )
-    table = f"<thead><tr>{head}</tr></thead><tbody>{body}</tbody>"
-    return FILTERS.format(selects=selects) + f'<table class="ledger">{table}</table>'
+    return FILTERS.format(selects=selects) + table_html(CLAIM_HEAD, body, "ledger")
 
 
 def select(name: str, words: list[str]) -> str:
     """A drop-down of the filter."""
     options = "".join(f"<option>{escape(word)}</option>" for word in words)
     title = name.capitalize()
-    return f'<label>{title} <select name="{name}"><option value="">all</option>{options}</select></label>\n'
+    options = f'<option value="">all</option>{options}'
+    return f'<label>{title} <select name="{name}">{options}</select></label>\n'
 
 
 def claim_row(row: dict, link: Link) -> str:
@@ -74,14 +83,33 @@ def claim_row(row: dict, link: Link) -> str:
     data = {"seed": row.get("seed"), "verdict": row.get("verdict"), "chapter": chapter}
     attributes = "".join(f' data-{k}="{escape(str(v or ""))}"' for k, v in data.items())
     cells = [
-        ("Id", f'<a href="#claim-{escape(ident)}">{escape(ident)}</a>'),
-        ("The statement", escape(str(row.get("text", ""))) + derivation(row)),
-        ("On the desk", chip(str(row.get("verdict", ""))) + kind_of(row)),
-        ("Right value", escape(value_of(row.get("correct"), row.get("unit")))),
-        ("Measured here", measured_cell(row["judgements"], chapter, link)),
+        f'<a href="#claim-{escape(ident)}">{escape(ident)}</a>',
+        escape(str(row.get("text", ""))) + derivation(row),
+        chip(str(row.get("verdict", ""))) + kind_of(row),
+        escape(value_of(row.get("correct"), row.get("unit"))),
+        measured_cell(row["judgements"], chapter, link),
     ]
-    tds = "".join(f'<td data-label="{label}">{cell}</td>' for label, cell in cells)
-    return f'<tr id="claim-{escape(ident)}"{attributes} data-measured="{escape(words)}">{tds}</tr>'
+    attributes += f' id="claim-{escape(ident)}" data-measured="{escape(words)}"'
+    return table_row(CLAIM_HEAD, cells, attributes)
+
+
+def table_html(head: tuple[str, ...], body: str, kind: str) -> str:
+    """A table of records."""
+    ths = "".join(f'<th scope="col">{word}</th>' for word in head)
+    table = f"<thead><tr>{ths}</tr></thead><tbody>{body}</tbody>"
+    return f'<table class="{kind}">{table}</table>'
+
+
+def table_row(head: tuple[str, ...], cells: list[str], attributes: str = "") -> str:
+    """A row whose cells carry their column's name, for narrow screens."""
+    pairs = zip(head, cells, strict=True)
+    tds = "".join(f'<td data-label="{label}">{boxed(cell)}</td>' for label, cell in pairs)
+    return f"<tr{attributes}>{tds}</tr>"
+
+
+def boxed(cell: str) -> str:
+    """A cell's contents in one element (a grid item on phones); an empty cell stays empty."""
+    return f"<div>{cell}</div>" if cell else ""
 
 
 def derivation(row: dict) -> str:
@@ -111,7 +139,8 @@ def measured_cell(found: list[dict], chapter: str | None, link: Link) -> str:
     if not found:
         return anchor(chapter, link) if chapter else ""
     return "<br>".join(
-        f"{chip(j['verdict'])} {escape(measured_text(j))} {anchor(j['chapter'], link)}" for j in found
+        " ".join((chip(j["verdict"]), escape(measured_text(j)), anchor(j["chapter"], link)))
+        for j in found
     )
 
 
@@ -133,36 +162,26 @@ def anchor(chapter: str, link: Link) -> str:
 
 def status_html(runs: Runs, link: Link) -> str:
     """One row per chapter: state, age, time and memory against their budgets, reason."""
-    entries = runs.chapters()
-    head = ("Chapter", "State", "Last run", "Seconds", "Memory", "Why")
-    ths = "".join(f'<th scope="col">{word}</th>' for word in head)
-    rows = "".join(
-        status_row(chapter, entries.get(chapter) or {}, runs, link, head)
-        for chapter in record_chapters(runs)
-    )
-    table = f"<thead><tr>{ths}</tr></thead><tbody>{rows}</tbody>"
+    rows = "".join(status_row(chapter, runs, link) for chapter in record_chapters(runs))
     caption = f"<p>Profile of this build: <strong>{escape(runs.profile)}</strong>.</p>"
-    return caption + f'<table class="ledger status">{table}</table>'
+    return caption + table_html(STATUS_HEAD, rows, "ledger status")
 
 
-def status_row(chapter: str, entry: dict, runs: Runs, link: Link, head: tuple[str, ...]) -> str:
+def status_row(chapter: str, runs: Runs, link: Link) -> str:
     """State of one chapter in this profile."""
-    record = runs.record(chapter)
-    exists = (runs.root / "notebooks" / f"{chapter}.ipynb").exists()
-    status = record.get("status", "failed") if record else "never-run" if exists else "planned"
-    record, budget = record or {}, entry.get("budget") or {}
-    title = escape(str(entry.get("title") or chapter))
-    url = link(chapter)
+    record, budget = runs.record(chapter) or {"status": "never-run"}, runs.budget(chapter)
+    entry, url = runs.chapters().get(chapter), link(chapter)
+    title = escape(entry.title if entry else chapter)
+    status = record["status"]
     cells = [
         f'<a href="{escape(url)}">{title}</a>' if url else title,
         chip(STATES.get(status, status)),
         html_or_none(time_tag(record.get("started"))) or "",
-        against(record.get("seconds"), budget.get("seconds"), "s"),
-        against(record.get("peak_mb"), budget.get("mb"), "MB"),
-        escape(str(record.get("why") or "")),
+        against(record.get("seconds"), budget.seconds if budget else None, "s"),
+        against(record.get("peak_mb"), budget.mb if budget else None, "MB"),
+        escape(record.get("why") or "" if status == "passed" else summary(record)),
     ]
-    pairs = zip(head, cells, strict=True)
-    return "<tr>" + "".join(f'<td data-label="{k}">{cell}</td>' for k, cell in pairs) + "</tr>"
+    return table_row(STATUS_HEAD, cells)
 
 
 def against(value: float | None, budget: float | None, unit: str) -> str:

@@ -4,10 +4,12 @@ Everything here returns text or HTML. A record that does not exist is a normal c
 never an error; a smoke record is shown as such and its numbers are never quoted.
 """
 
-import json
 from dataclasses import dataclass
 from html import escape
-from pathlib import Path
+
+from . import chapters, records
+from .chapters import Budget, Chapter
+from .project import Project
 
 MISSING = "not measured here yet"
 NO_SMOKE = "no value from a smoke run"
@@ -16,51 +18,31 @@ STATES = {
     "failed": "Failed",
     "timeout": "Ran out of time",
     "killed": "Killed",
-    "interrupted": "Interrupted",
-    "running": "Running",
     "never-run": "Never run here",
-    "planned": "Planned",
 }
 
 
 @dataclass(frozen=True)
 class Runs:
-    """The run records of one profile under a repository root."""
+    """The run records of one profile of a project."""
 
-    root: Path
+    project: Project
     profile: str
 
-    def record_path(self, chapter: str) -> Path:
-        """Where the runner writes the record of ``chapter`` (a notebook's stem)."""
-        return self.root / "artifacts" / "runs" / self.profile / f"{chapter}.json"
-
-    def executed_path(self, chapter: str) -> Path:
-        """Where the runner writes the executed copy of a chapter."""
-        return self.root / "artifacts" / "executed" / self.profile / f"{chapter}.ipynb"
-
     def record(self, chapter: str) -> dict | None:
-        """The record of a chapter; None when it never ran here; damage is reported as a failure."""
-        path = self.record_path(chapter)
-        try:
-            record = json.loads(path.read_text(encoding="utf8"))
-        except FileNotFoundError:
-            return None
-        except (OSError, ValueError) as error:
-            why = f"its run record cannot be read ({error}): delete {path.name} and run it again"
-            return {"chapter": chapter, "profile": self.profile, "status": "failed", "why": why}
-        return None if record.get("status") == "never-run" else record
+        """The record of a chapter (a notebook's stem); None when it never ran here."""
+        record = records.read(self.project, self.profile, chapter)
+        return None if record["status"] == "never-run" else record
 
-    def chapters(self) -> dict[str, dict]:
-        """Entries of ``chapters.yml`` by chapter id, in its order."""
-        entries = load_yaml(self.root / "chapters.yml") or {}
-        return dict(entries.get("chapters", entries))
+    def chapters(self) -> dict[str, Chapter]:
+        """Chapters by id, in the order of ``chapters.yml``."""
+        known = (self.project.root / "chapters.yml").exists()
+        return chapters.load(self.project) if known else {}
 
-
-def load_yaml(path: Path) -> object:
-    """Contents of a YAML file, or None where there is no such file."""
-    import yaml
-
-    return yaml.safe_load(path.read_text(encoding="utf8")) if path.exists() else None
+    def budget(self, chapter: str) -> Budget | None:
+        """What a run of the chapter may take in this profile."""
+        entry = self.chapters().get(chapter)
+        return entry.budget.get(self.profile) if entry else None
 
 
 @dataclass(frozen=True)
@@ -73,7 +55,7 @@ class Quote:
 
 
 def quote(runs: Runs, target: str) -> Quote:
-    """The value that ``chapter:key`` or ``chapter:key:format`` names, as text with its provenance."""
+    """The value that ``chapter:key`` or ``chapter:key:format`` names, with its provenance."""
     chapter, _, rest = target.partition(":")
     key, _, spec = rest.partition(":")
     record = runs.record(chapter)
@@ -135,11 +117,11 @@ def notices(record: dict | None, chapter: str, profile: str) -> list[tuple[str, 
             "a result: do not quote it."
         )
         boxes.append(("warning", "Smoke run: numbers not publishable", text))
-    status = record.get("status", "failed")
+    status = record["status"]
     if status != "passed":
-        why = record.get("why") or "the record gives no reason"
-        text = f"{sentence(why)} Results below that point are missing, and none are from an older run."
-        boxes.append(("danger", f"{STATES.get(status, status)} in its last run", text))
+        what = sentence(records.summary(record))
+        text = f"{what} Results after that point are missing; none are left over from an older run."
+        boxes.append(("danger", f"{STATES.get(status, status)}: this chapter is incomplete", text))
     return boxes
 
 
@@ -149,20 +131,20 @@ def sentence(text: str) -> str:
     return text[:1].upper() + text[1:] + ("" if text.endswith((".", "!", "?")) else ".")
 
 
-def strip(record: dict, budget: dict) -> str:
+def strip(record: dict, budget: Budget | None) -> str:
     """The line under a chapter's title that says which run the page shows, as HTML."""
     seconds = record.get("seconds")
     facts = [
         time_tag(record.get("started")),
         f"profile {record.get('profile')}",
-        record.get("device"),
+        f"device {record['device']}" if record.get("device") else None,
         record.get("dtype"),
         None if record.get("seed") is None else f"seed {record['seed']}",
-        None if seconds is None else duration(seconds, budget.get("seconds")),
+        None if seconds is None else duration(seconds, budget),
         run_id(record),
     ]
     items = "".join(f"<span>{fact}</span>" for fact in map(html_or_none, facts) if fact)
-    return f'<p class="run-strip" data-state="{escape(record.get("status", ""))}">{items}</p>'
+    return f'<p class="run-strip" data-state="{escape(record["status"])}">{items}</p>'
 
 
 class Html(str):
@@ -184,9 +166,9 @@ def time_tag(started: str | None) -> Html | None:
     return Html(f'<time datetime="{escape(started)}">{escape(shown)}</time>')
 
 
-def duration(seconds: float, budget: float | None) -> str:
+def duration(seconds: float, budget: Budget | None) -> str:
     """Seconds, with the budget where there is one."""
-    return f"{seconds:.0f} s" + (f" of {budget:.0f} s" if budget else "")
+    return f"{seconds:.0f} s" + (f" (budget {budget.seconds:.0f} s)" if budget else "")
 
 
 def run_id(record: dict) -> Html | None:

@@ -18,6 +18,7 @@ from sphinx.util import logging
 from sphinx.util.docutils import SphinxDirective, SphinxRole
 
 from . import ledger, pages
+from .project import Project
 
 logger = logging.getLogger(__name__)
 CHAPTERS = "notebooks/"
@@ -26,7 +27,7 @@ ALERT = re.compile(r"\[!(NOTE|TIP|IMPORTANT|WARNING|CAUTION)\]\s*")
 
 def runs_of(app: Sphinx) -> pages.Runs:
     """The records of the profile that this build shows."""
-    return pages.Runs(Path(app.srcdir), app.config.mangalab_profile)
+    return pages.Runs(Project(Path(app.srcdir)), app.config.mangalab_profile)
 
 
 def use_vendored_assets(app: Sphinx) -> None:
@@ -39,8 +40,8 @@ def show_executed(app: Sphinx, docname: str, source: list[str]) -> None:
     if not docname.startswith(CHAPTERS):
         return
     runs, chapter = runs_of(app), PurePosixPath(docname).name
-    executed = runs.executed_path(chapter)
-    for path in (executed, runs.record_path(chapter)):
+    executed = runs.project.executed(runs.profile, chapter)
+    for path in (executed, runs.project.record(runs.profile, chapter)):
         app.env.note_dependency(str(path))
     if runs.record(chapter) is None or not executed.exists():
         return
@@ -107,20 +108,21 @@ def chapter_head(runs: pages.Runs, chapter: str) -> list[nodes.Node]:
     record = runs.record(chapter)
     head: list[nodes.Node] = []
     if record is not None:
-        budget = (runs.chapters().get(chapter) or {}).get("budget") or {}
-        head.append(nodes.raw("", pages.strip(record, budget), format="html"))
+        line = pages.strip(record, runs.budget(chapter))
+        head.append(nodes.raw("", line, format="html"))
     for kind, title, text in pages.notices(record, chapter, runs.profile):
         head.append(admonition(kind, title, [nodes.paragraph("", text)]))
     return head
 
 
 class Measured(SphinxRole):
-    """``{measured}`chapter:key``` or ``chapter:key:format``: a recorded value with its provenance."""
+    """``{measured}`chapter:key``` or ``chapter:key:format``: a recorded value."""
 
     def run(self) -> tuple[list[nodes.Node], list[nodes.system_message]]:
         """Render the value; where it is missing, say so (a warning only in strict builds)."""
         runs = runs_of(self.env.app)
-        self.env.note_dependency(str(runs.record_path(self.text.partition(":")[0])))
+        chapter = self.text.partition(":")[0]
+        self.env.note_dependency(str(runs.project.record(runs.profile, chapter)))
         quote = pages.quote(runs, self.text)
         if not quote.measured and self.config.mangalab_strict:
             logger.warning("measured: %s", quote.title, location=self.get_location())
@@ -136,8 +138,9 @@ class RecordTable(SphinxDirective):
     def run(self) -> list[nodes.Node]:
         """The table as HTML; the page depends on every file that it was made from."""
         runs = runs_of(self.env.app)
-        sources = [runs.root / "chapters.yml", runs.root / "book" / "claims.yml"]
-        sources += [runs.record_path(chapter) for chapter in ledger.record_chapters(runs)]
+        root, chapters = runs.project.root, ledger.record_chapters(runs)
+        sources = [root / "chapters.yml", root / "book" / "claims.yml"]
+        sources += [runs.project.record(runs.profile, chapter) for chapter in chapters]
         for path in sources:
             self.env.note_dependency(str(path))
         return [nodes.raw("", type(self).make(runs, self.link), format="html")]

@@ -3,8 +3,8 @@
     python tools/check_catalogue.py --facts manga_facts.tsv
 
 The sheet is tab-separated with a header: english_title, romaji_title, authors, start_year,
-end_year, volumes, status, demographic, magazine. Spelling is compared loosely (long vowels, accents,
-name order); facts exactly. Exit code 1 on any disagreement. Not part of the test suite.
+end_year, volumes, status, demographic, magazine. Spelling is compared loosely (long vowels,
+accents, name order); facts exactly. Exit code 1 on any disagreement. Not part of the test suite.
 """
 
 import argparse

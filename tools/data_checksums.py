@@ -2,6 +2,8 @@
 
     python tools/data_checksums.py           # exit 1 and name the files that differ
     python tools/data_checksums.py --write   # after a change that is meant
+
+Line ends do not count, so that a Windows checkout has the same checksums.
 """
 
 import argparse

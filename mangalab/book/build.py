@@ -1,0 +1,145 @@
+"""Builds the pages from records and executed notebooks, when anything that they show changed."""
+
+from __future__ import annotations
+
+import copy
+import hashlib
+import os
+import subprocess
+import sys
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+import nbformat
+from nbformat import NotebookNode
+
+from ..record import write_json
+from . import notebook, records
+from .chapters import Chapter
+from .project import BookError, Project, explain
+
+# what pages are made of, besides the records and executed notebooks of the profile
+SOURCES = (
+    "_config.yml _toc.yml references.bib chapters.yml requirements.lock book/**/* _static/**/* "
+    "_vendor/**/* notebooks/*.ipynb mangalab/**/*.py mangalab/data/cards/* reference/**/*"
+).split()
+
+
+@dataclass(frozen=True)
+class Built:
+    """Result of a build: where the first page lies, and what the builder said if it complained."""
+
+    index: Path
+    built: bool
+    seconds: float
+    complaints: list[str]
+
+    @property
+    def ok(self) -> bool:
+        return self.index.exists() and not self.complaints
+
+
+def refresh_prose(executed: NotebookNode, source: NotebookNode) -> NotebookNode | None:
+    """The executed notebook with prose, tags and order of cells as in the source.
+
+    Code cells are matched one to one; None when their code differs (the run is stale, and the
+    page must show what was run).
+    """
+    ran, wanted = notebook.code_cells(executed), notebook.code_cells(source)
+    if [c.source.strip() for c in ran] != [c.source.strip() for c in wanted]:
+        return None
+    outputs = iter(ran)
+    injected = [cell for cell in executed.cells if notebook.INJECTED in notebook.tags(cell)]
+    cells: list[NotebookNode] = []
+    for cell in source.cells:
+        fresh = copy.deepcopy(cell)
+        if cell.cell_type == "code" and cell.source.strip():
+            old = next(outputs)
+            fresh.outputs, fresh.execution_count = old.outputs, old.execution_count
+            fresh.metadata = {**old.metadata, **cell.metadata}
+            if "tags" not in cell.metadata:
+                fresh.metadata.pop("tags", None)
+        cells.append(fresh)
+        if "parameters" in notebook.tags(cell):
+            cells += injected
+    return nbformat.from_dict({**executed, "cells": cells})
+
+
+def refresh(project: Project, profile: str, chapters: list[Chapter]) -> list[str]:
+    """Bring new prose into the executed notebooks; returns the chapters whose page changed."""
+    changed = []
+    for chapter in chapters:
+        path = project.executed(profile, chapter.id)
+        if not path.exists():
+            continue
+        try:
+            old = notebook.read(path)
+            new = refresh_prose(old, notebook.read(project.notebook(chapter.id)))
+        except BookError:
+            continue  # the record says what is wrong with the source; the page keeps its run
+        if new is not None and new.cells != old.cells:
+            nbformat.write(new, path)
+            changed.append(chapter.id)
+    return changed
+
+
+def inputs_hash(project: Project, profile: str) -> str:
+    """Hash of every file that the pages of a profile are made of."""
+    patterns = [*SOURCES, f"artifacts/runs/{profile}/*.json", f"artifacts/executed/{profile}/*"]
+    total = hashlib.sha256()
+    for path in sorted({p for pattern in patterns for p in project.root.glob(pattern)}):
+        if path.is_file() and "__pycache__" not in path.parts:
+            total.update(path.relative_to(project.root).as_posix().encode())
+            total.update(hashlib.sha256(path.read_bytes()).digest())
+    return total.hexdigest()
+
+
+def build(project: Project, profile: str, chapters: list[Chapter], force: bool = False) -> Built:
+    """Build the HTML of a profile, or leave it when nothing that it shows changed."""
+    try:
+        refresh(project, profile, chapters)
+        index, wanted = project.html(profile) / "index.html", inputs_hash(project, profile)
+        stamp = project.artifacts / "build" / f"{profile}.json"
+        last = records.load(stamp) or {}
+        if index.exists() and last.get("inputs") == wanted and not force:
+            return Built(index, False, 0.0, [])
+        start = time.monotonic()
+        complaints = _jupyter_book(project, profile)
+        if not complaints and index.exists():
+            write_json(stamp, {"schema": 1, "inputs": wanted})
+        return Built(index, True, time.monotonic() - start, complaints)
+    except OSError as error:
+        raise BookError(explain(error)) from None
+
+
+def _jupyter_book(project: Project, profile: str) -> list[str]:
+    """Run the builder over everything; returns its warnings and errors."""
+    log = project.artifacts / "build" / f"{profile}.log"
+    log.parent.mkdir(parents=True, exist_ok=True)
+    command = [sys.executable, "-c", "from jupyter_book.cli.main import main; main()", "build", "."]
+    command += ["--all", "-W", "--keep-going", "-n"]
+    if profile != "cpu":
+        command += ["--path-output", str(project.html(profile).parent.parent)]
+    package = str(Path(__file__).resolve().parents[2])
+    environment = {
+        **os.environ,
+        "MANGALAB_PROFILE": profile,
+        "MANGALAB_ROOT": str(project.root),
+        "PYTHONPATH": os.pathsep.join(p for p in (package, os.environ.get("PYTHONPATH")) if p),
+        "PYTHONUTF8": "1",
+    }
+    with log.open("w", encoding="utf8") as out:
+        done = subprocess.run(
+            command,
+            cwd=project.root,
+            env=environment,
+            stdin=subprocess.DEVNULL,
+            stdout=out,
+            stderr=subprocess.STDOUT,
+        )
+    if done.returncode == 0:
+        return []
+    lines = log.read_text(encoding="utf8", errors="replace").splitlines()
+    found = [line for line in lines if "WARNING" in line or "ERROR" in line or "Error" in line]
+    return found[:20] or lines[-10:] or [f"jupyter-book ended with exit code {done.returncode}"]

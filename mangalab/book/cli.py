@@ -1,0 +1,212 @@
+"""The command line: `mangalab run | build | book | status | why | doctor | clean`.
+
+Exit codes: 0 all is well; 1 a chapter failed or a page could not be built as it should; 2 bad
+input or an environment that does not work; 130 interrupted.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import sys
+from typing import Annotated, Any
+
+import typer
+import yaml
+
+from .build import Built, build
+from .chapters import Chapter, load, select
+from .project import BookError, Project, check_profile, explain
+
+app = typer.Typer(
+    help=__doc__, add_completion=False, no_args_is_help=True, pretty_exceptions_enable=False
+)
+Chapters = Annotated[list[str] | None, typer.Argument(help="ids or prefixes; none: all chapters")]
+ProfileName = Annotated[str, typer.Option("--profile", "-P", help="smoke, cpu or gpu")]
+Force = Annotated[bool, typer.Option("--force", help="run even when nothing changed")]
+Timeout = Annotated[float | None, typer.Option(help="seconds that one notebook may take", min=1)]
+Strict = Annotated[bool, typer.Option("--strict", help="exceeding a budget 1.5x is a failure")]
+Given = Annotated[
+    list[str] | None, typer.Option("--param", "-p", help="name=value for one chapter, as YAML")
+]
+DEFAULT = os.environ.get("MANGALAB_PROFILE", "cpu")
+
+
+def _open(profile: str, wanted: list[str] | None = None) -> tuple[Project, list[Chapter]]:
+    check_profile(profile)
+    project = Project.find()
+    return project, select(load(project), wanted or [])
+
+
+def _given(texts: list[str] | None, chapters: list[Chapter], profile: str) -> dict[str, Any]:
+    """`name=value` texts as parameters, checked against the one chapter that they are for."""
+    given: dict[str, Any] = {}
+    for text in texts or []:
+        name, equals, value = text.partition("=")
+        if not equals:
+            raise BookError(f"--param {text!r} is not of the form name=value")
+        try:
+            given[name.strip()] = yaml.safe_load(value)
+        except yaml.YAMLError:
+            raise BookError(f"--param {name}: {value!r} is no YAML value") from None
+    if given and len(chapters) != 1:
+        raise BookError("--param needs one chapter: mangalab run CHAPTER --param name=value")
+    if given:
+        from . import keys, notebook
+
+        chapter = chapters[0]
+        source = notebook.read(Project.find().notebook(chapter.id))
+        keys.prepare(source, chapter, profile, given)
+    return given
+
+
+def _run(
+    profile: str,
+    wanted: list[str] | None,
+    force: bool,
+    timeout: float | None,
+    strict: bool,
+    texts: list[str] | None,
+) -> bool:
+    from .progress import Progress
+    from .runner import run_all
+
+    project, chapters = _open(profile, wanted)
+    given = _given(texts, chapters, profile)
+    progress = Progress(project, profile, len(chapters))
+    options = {"given": given, "force": force, "timeout": timeout}
+    results = run_all(project, chapters, profile, progress.show, **options)
+    return progress.conclude(results, strict)
+
+
+def _build(profile: str, force: bool = False) -> bool:
+    project, chapters = _open(profile)
+    built: Built = build(project, profile, chapters, force)
+    for line in built.complaints:
+        print(f"  {line}", file=sys.stderr)
+    if not built.index.exists():
+        log = project.artifacts / "build" / f"{profile}.log"
+        print(f"mangalab: no page was built; see {log}", file=sys.stderr)
+        return False
+    print(f"pages: built in {built.seconds:.0f} s" if built.built else "pages: nothing changed")
+    print(f"book:  {built.index}")
+    return built.ok
+
+
+def _exit(ok: bool) -> None:
+    raise typer.Exit(0 if ok else 1)
+
+
+@app.command()
+def run(
+    chapters: Chapters = None,
+    profile: ProfileName = DEFAULT,
+    force: Force = False,
+    timeout: Timeout = None,
+    strict: Strict = False,
+    param: Given = None,
+) -> None:
+    """Run the notebooks whose inputs changed, and say why each one ran or did not."""
+    _exit(_run(profile, chapters, force, timeout, strict, param))
+
+
+@app.command(name="build")
+def build_pages(profile: ProfileName = DEFAULT, force: Force = False) -> None:
+    """Build the HTML from the records and executed notebooks that are there."""
+    _exit(_build(profile, force))
+
+
+@app.command()
+def book(
+    profile: ProfileName = DEFAULT,
+    force: Force = False,
+    timeout: Timeout = None,
+    strict: Strict = False,
+) -> None:
+    """Run what changed, then build; pages are built even when a chapter failed (exit code 1)."""
+    ran = _run(profile, None, force, timeout, strict, None)
+    _exit(_build(profile) and ran)
+
+
+@app.command()
+def status(profile: ProfileName = DEFAULT) -> None:
+    """One line a chapter: state of the last run, cost, and whether it is still fresh."""
+    from .status import table
+
+    project, chapters = _open(profile)
+    for line in table(project, chapters, profile):
+        print(line)
+
+
+@app.command()
+def why(chapter: str, profile: ProfileName = DEFAULT) -> None:
+    """Say whether a chapter would run now, and why."""
+    from . import keys
+
+    project, chapters = _open(profile, [chapter])
+    needed, reason = keys.why(project, chapters[0], profile)
+    print(f"{chapters[0].id}: {'would run' if needed else 'would not run'}: {reason}")
+
+
+@app.command()
+def doctor() -> None:
+    """Check models, data, device, browser and disk; each problem with its fix."""
+    from .doctor import examine
+
+    findings = examine(Project.find())
+    for finding in findings:
+        print(finding.line())
+    _exit(all(finding.ok or not finding.needed for finding in findings))
+
+
+@app.command()
+def clean() -> None:
+    """Remove pages, records and executed notebooks; environment and model cache stay."""
+    project = Project.find()
+    for folder in (project.root / "_build", project.artifacts):
+        shutil.rmtree(folder, ignore_errors=True)
+        print(f"removed {folder}")
+
+
+def _terminated(number: int, frame: object) -> None:
+    raise KeyboardInterrupt
+
+
+def main() -> None:
+    """Entry point; every expected fault is one sentence on standard error."""
+    for name in ("SIGTERM", "SIGHUP"):
+        if hasattr(signal, name):
+            signal.signal(getattr(signal, name), _terminated)  # end like Ctrl-C, with records
+    for stream in (sys.stdout, sys.stderr):
+        stream.reconfigure(encoding="utf8", errors="replace", line_buffering=True)
+    code, sentence = 2, ""
+    try:
+        code = app(standalone_mode=False) or 0
+    except typer.Exit as error:
+        code = error.exit_code
+    except KeyboardInterrupt:
+        code, sentence = 130, "interrupted; finished chapters stay, the next run goes on from here"
+    except BookError as error:
+        sentence = str(error)
+    except OSError as error:
+        sentence = explain(error)
+    except Exception as error:
+        if os.environ.get("MANGALAB_DEBUG"):
+            raise
+        sentence = _other(error)
+    if sentence:
+        print(f"mangalab: {sentence}", file=sys.stderr)
+    sys.exit(code)
+
+
+def _other(error: Exception) -> str:
+    """A usage error as the parser says it; anything else is a bug and says how to see more."""
+    if hasattr(error, "format_message"):
+        return error.format_message()
+    name = type(error).__name__
+    return f"internal error, {name}: {error} (MANGALAB_DEBUG=1 shows where)"
+
+
+if __name__ == "__main__":
+    main()

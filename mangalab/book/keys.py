@@ -1,0 +1,199 @@
+"""Run keys: what a result depends on, so that each run and each skipped run has a reason.
+
+A key is made of the code cells (not the prose), the parameters, the files of `mangalab` that the
+kernel really imported, the data files that it opened, the lock, the device class and the claims
+that it checked. What was imported is recorded by the run, never predicted.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import platform
+import subprocess
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+from nbformat import NotebookNode
+
+from ..record import file_hash
+from . import notebook as nb
+from . import records
+from .chapters import Chapter
+from .project import BookError, Project
+
+
+def digest(value: object) -> str:
+    """SHA-256 of a value's JSON."""
+    text = json.dumps(value, sort_keys=True, ensure_ascii=False, default=str)
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def device_class(profile: str) -> str:
+    """What results may depend on: the processor family, or the GPU's name for profile `gpu`."""
+    if profile != "gpu":
+        return f"cpu {platform.machine()}"
+    query = ["nvidia-smi", "--query-gpu=name", "--format=csv,noheader"]
+    try:
+        done = subprocess.run(query, capture_output=True, text=True, check=True, timeout=30)
+    except (OSError, subprocess.SubprocessError):
+        raise BookError("profile gpu needs an NVIDIA GPU and its driver; use PROFILE=cpu") from None
+    return f"gpu {done.stdout.splitlines()[0].strip()}"
+
+
+def parts(
+    project: Project,
+    source: NotebookNode,
+    parameters: dict[str, Any],
+    device: str,
+    record: dict[str, Any],
+) -> dict[str, Any]:
+    """Every input of a run as it is now; `record` says which modules, data and claims count."""
+    return {
+        "code": [digest(cell.source.strip())[:16] for cell in nb.code_cells(source)],
+        "parameters": json.loads(json.dumps(parameters, default=str)),  # as the record has them
+        "lock": lock_hash(project),
+        "device": device,
+        "models": os.environ.get("MANGALAB_MODELS", "default"),
+        "modules": {p: _hash(project.root / p) for p in record.get("modules", {})},
+        "data": {n: _hash(_data_path(project, n)) for n in record.get("data", {})},
+        "claims": claim_hashes(project, [c.get("id") for c in record.get("claims", [])]),
+    }
+
+
+def reported(now: dict[str, Any], record: dict[str, Any], project: Project) -> dict[str, Any]:
+    """The parts of a run that just ended: what the kernel says that it read, not what is there now.
+
+    A file that was edited while the run was under way therefore makes the next run necessary.
+    """
+    claims = claim_hashes(project, [c.get("id") for c in record.get("claims", [])])
+    kernel = {"modules": record.get("modules", {}), "data": record.get("data", {})}
+    return {**now, **kernel, "claims": claims}
+
+
+def lock_hash(project: Project) -> str:
+    """Hash of the pinned packages; comments and order do not count."""
+    try:
+        text = project.lock_file.read_text(encoding="utf8")
+    except FileNotFoundError:
+        return "none"
+    return digest(sorted(row.strip() for row in text.splitlines() if "==" in row and row[0] != "#"))
+
+
+def claim_hashes(project: Project, ids: list[str]) -> dict[str, str]:
+    """Hash of each named entry of the claims file; other entries do not matter to a chapter."""
+    path = project.root / "book" / "claims.yml"
+    if not ids or not path.exists():
+        return {}
+    raw = yaml.safe_load(path.read_text(encoding="utf8")) or []
+    entries = raw.get("claims", raw) if isinstance(raw, dict) else raw
+    if isinstance(entries, dict):
+        by_id = {str(k): v for k, v in entries.items()}
+    else:
+        by_id = {str(entry.get("id")): entry for entry in entries}
+    return {name: digest(by_id.get(name))[:16] for name in sorted(set(ids))}
+
+
+def _hash(path: Path) -> str:
+    return file_hash(path) if path.is_file() else "missing"
+
+
+def _data_path(project: Project, name: str) -> Path:
+    packaged = project.root / "mangalab" / "data" / "text" / name
+    return packaged if packaged.is_file() else project.root / name
+
+
+def difference(old: dict[str, Any], new: dict[str, Any]) -> str | None:
+    """The first input that differs between two keys' parts, in words; None when equal."""
+    if old.get("code") != new["code"]:
+        return _code_difference(old.get("code", []), new["code"])
+    single = {"lock": "requirements.lock changed", "models": "MANGALAB_MODELS changed"}
+    for name, words in single.items():
+        if old.get(name) != new[name]:
+            return words
+    if old.get("device") != new["device"]:
+        return f"device changed from {old.get('device')} to {new['device']}"
+    for name, label in (
+        ("parameters", "parameter {}"),
+        ("modules", "{}"),
+        ("data", "data file {}"),
+        ("claims", "claim {}"),
+    ):
+        before, after = old.get(name, {}), new[name]
+        for key in sorted(before.keys() | after.keys()):
+            if before.get(key, nb) != after.get(key, nb):
+                return f"{label.format(key)} changed"
+    return None
+
+
+def _code_difference(old: list[str], new: list[str]) -> str:
+    pairs = enumerate(zip(old, new, strict=False), start=1)
+    first = next((k for k, (a, b) in pairs if a != b), min(len(old), len(new)) + 1)
+    if len(old) == len(new):
+        return f"code cell {first} changed"
+    how = "added" if len(new) > len(old) else "removed"
+    return f"code cells were {how} ({len(old)} -> {len(new)}), from cell {first} on"
+
+
+@dataclass(frozen=True)
+class Decision:
+    """Whether a chapter must run and why; `kept` is an earlier good record that still holds."""
+
+    needed: bool
+    reason: str
+    source: NotebookNode
+    parameters: dict[str, Any]
+    parts: dict[str, Any]
+    kept: dict[str, Any] | None = None
+
+
+def decide(
+    project: Project, chapter: Chapter, profile: str, given: dict[str, Any] | None = None
+) -> Decision:
+    """Compare the last record, then the last good one, with the inputs as they are now.
+
+    Raises BookError when the notebook or its parameters are wrong.
+    """
+    source = nb.read(project.notebook(chapter.id))
+    parameters = prepare(source, chapter, profile, given)
+    device = device_class(profile)
+    last = records.read(project, profile, chapter.id)
+    now = parts(project, source, parameters, device, last)
+    needed, reason = judge(last, now)
+    if needed:
+        kept = records.read_kept(project, profile, chapter.id)
+        if kept and not judge(kept, parts(project, source, parameters, device, kept))[0]:
+            same = f"same inputs as the good run of {kept['started'][:16]}"
+            return Decision(False, same, source, parameters, now, kept)
+    return Decision(needed, reason, source, parameters, now)
+
+
+def why(project: Project, chapter: Chapter, profile: str) -> tuple[bool, str]:
+    """Whether a chapter must run, and the reason in words; never raises for a chapter's faults."""
+    try:
+        decision = decide(project, chapter, profile)
+    except BookError as error:
+        return True, str(error)
+    return decision.needed, decision.reason
+
+
+def prepare(
+    source: NotebookNode, chapter: Chapter, profile: str, given: dict[str, Any] | None
+) -> dict[str, Any]:
+    """The parameters that a run would have, checked: notebook, then chapters.yml, then `given`."""
+    name = f"{chapter.id}.ipynb"
+    chosen = {**chapter.overrides(profile), **(given or {})}
+    return nb.effective(nb.parameters(source, name), chosen, name)
+
+
+def judge(record: dict[str, Any], now: dict[str, Any]) -> tuple[bool, str]:
+    """Compare one record with the inputs as they are now."""
+    if record["status"] == "never-run":
+        return True, "never run here"
+    if record["status"] != "passed":
+        return True, f"last run {records.summary(record)}"
+    changed = difference(record.get("key_parts") or {}, now)
+    return (True, changed) if changed else (False, "nothing changed")

@@ -1,0 +1,128 @@
+"""Watching a worker: its reports, its memory, its time, and ending all of it."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import psutil
+
+from .worker import MARK
+
+STEP = 0.25  # seconds between two looks at a worker
+
+
+@dataclass
+class Watch:
+    """What became of a worker."""
+
+    account: dict[str, Any] = field(default_factory=dict)
+    seconds: float = 0.0
+    peak_mb: float = 0.0
+    returncode: int | None = None
+    timed_out: bool = False
+
+
+def watch(
+    spec_file: Path, environment: dict[str, str], limit: float, tick: Callable[[Watch], None]
+) -> Watch:
+    """Run a worker to its end or to `limit` seconds; its log goes to `worker.log` beside the spec.
+
+    `tick` is called every `STEP` seconds. Whatever ends this function (time, interruption, an
+    error) ends the worker and its kernel too.
+    """
+    seen, start = Watch(), time.monotonic()
+    with (spec_file.parent / "worker.log").open("w", encoding="utf8") as log:
+        worker = subprocess.Popen(
+            [sys.executable, "-m", "mangalab.book.worker", str(spec_file)],
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=log,
+            env=environment,
+            encoding="utf8",
+            errors="replace",
+            start_new_session=True,  # Ctrl-C reaches the runner only, which then ends the worker
+        )
+        reader = threading.Thread(target=_listen, args=(worker.stdout, seen, log), daemon=True)
+        reader.start()
+        family: list[psutil.Process] = []
+        try:
+            while seen.returncode is None and not seen.timed_out:
+                try:
+                    seen.returncode = worker.wait(STEP)
+                except subprocess.TimeoutExpired:
+                    family = _measure(worker.pid, seen) or family
+                seen.seconds = time.monotonic() - start
+                seen.timed_out = seen.returncode is None and seen.seconds > limit
+                tick(seen)
+        finally:
+            _end(worker, family)
+            reader.join(2)
+    return seen
+
+
+def _listen(stream: Any, seen: Watch, log: Any) -> None:
+    for line in stream:
+        if line.startswith(MARK):
+            seen.account = json.loads(line[len(MARK) :])
+        elif line.strip() and not log.closed:
+            log.write(line)
+
+
+def _measure(pid: int, seen: Watch) -> list[psutil.Process]:
+    """Add up the resident memory of a process and all below it; returns them."""
+    try:
+        top = psutil.Process(pid)
+        family = [top, *top.children(recursive=True)]
+    except psutil.Error:
+        return []
+    total = 0
+    for process in family:
+        try:
+            total += process.memory_info().rss
+        except psutil.Error:
+            continue  # it ended between the two calls
+    seen.peak_mb = max(seen.peak_mb, total / 2**20)
+    return family
+
+
+def _end(worker: subprocess.Popen[str], family: list[psutil.Process]) -> None:
+    """Kill the worker, its kernel (which has a session of its own) and all below them."""
+    family = _measure(worker.pid, Watch()) or family
+    for process in family:
+        try:
+            process.kill()  # psutil checks that the process id still means the same process
+        except psutil.Error:
+            continue
+    if worker.poll() is None:
+        worker.kill()
+    worker.wait()
+
+
+def environment(project: Any, profile: str, work: Path) -> dict[str, str]:
+    """The variables of a worker and its kernel; the reader's own IPython set-up stays out."""
+    package = Path(__file__).resolve().parents[2]
+    ours = {
+        "MANGALAB_PROFILE": profile,
+        "MANGALAB_ROOT": str(project.root),
+        "MANGALAB_FRAGMENT": str(work / "fragment.json"),
+        "OMP_WAIT_POLICY": "PASSIVE",
+        "PYTHONHASHSEED": "0",
+        "PYTHONUTF8": "1",
+        "TOKENIZERS_PARALLELISM": "false",
+        "IPYTHONDIR": str(work / "ipython"),
+        "JUPYTER_RUNTIME_DIR": str(work / "runtime"),
+        "PYDEVD_DISABLE_FILE_VALIDATION": "1",
+    }
+    if os.environ.get("MANGALAB_MODELS", "default") != "hub":
+        ours["HF_HUB_OFFLINE"] = "1"
+    path = [str(package), os.environ.get("PYTHONPATH", "")]
+    return {**os.environ, **ours, "PYTHONPATH": os.pathsep.join(p for p in path if p)}

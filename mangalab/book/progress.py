@@ -1,0 +1,99 @@
+"""What the terminal shows while chapters run: one line each, live where there is a terminal."""
+
+from __future__ import annotations
+
+import sys
+import time
+from typing import Any
+
+from . import records
+from .chapters import Chapter
+from .process import Watch
+from .project import BookError, Project
+from .runner import Outcome, expected_seconds
+
+PLAIN_EVERY = 30  # seconds between two lines about a running chapter where there is no terminal
+
+
+class Progress:
+    """Prints starts, progress with the time left, ends and the final count."""
+
+    def __init__(self, project: Project, profile: str, total: int) -> None:
+        self.project, self.profile, self.total = project, profile, total
+        self.live = sys.stdout.isatty()
+        self.done, self.last_line = 0, time.monotonic()
+        self.expected: float | None = None
+
+    def show(
+        self, chapter: Chapter, seen: Watch | None, outcome: Outcome | BookError | None
+    ) -> None:
+        """Callback of `run_all`: start (neither), progress (`seen`) or end (`outcome`)."""
+        if outcome is not None:
+            self._end(chapter, outcome)
+        elif seen is not None:
+            self._tick(chapter, seen)
+        else:
+            record = records.read(self.project, self.profile, chapter.id)
+            self.expected = expected_seconds(record, chapter, self.profile)
+            self.last_line = time.monotonic()
+
+    def _tick(self, chapter: Chapter, seen: Watch) -> None:
+        cell, cells = seen.account.get("cell", 0), seen.account.get("cells", 0)
+        line = f"[{self.done + 1}/{self.total}] {chapter.id}  cell {cell}/{cells}  "
+        line += f"{clock(seen.seconds)} elapsed"
+        if self.expected:
+            left = self.expected - seen.seconds
+            line += f", about {clock(left)} left" if left > 0 else ", longer than expected"
+        if self.live:
+            width = max(20, _columns() - 1)
+            print(f"\r\x1b[K{line[:width]}", end="", flush=True)
+        elif time.monotonic() - self.last_line > PLAIN_EVERY:
+            self.last_line = time.monotonic()
+            print(line)
+
+    def _end(self, chapter: Chapter, outcome: Outcome | BookError) -> None:
+        self.done += 1
+        clear = "\r\x1b[K" if self.live else ""
+        print(f"{clear}[{self.done}/{self.total}] {describe(chapter, outcome)}", flush=True)
+
+    def conclude(self, results: list[Outcome | BookError], strict: bool) -> bool:
+        """Print the count of states; whether all is well."""
+        bad = [r for r in results if isinstance(r, BookError) or not r.passed]
+        over = [r for r in results if isinstance(r, Outcome) and r.record.get("over_budget")]
+        ran = sum(isinstance(r, Outcome) and r.ran for r in results)
+        line = f"{len(results)} chapters: {len(results) - len(bad)} good, {len(bad)} not"
+        print(f"{line}; {ran} ran" + (f"; {len(over)} over budget" if over else ""))
+        return not bad and not (strict and over)
+
+
+def describe(chapter: Chapter, outcome: Outcome | BookError) -> str:
+    """One line about a chapter's end: state, cost and reason."""
+    if isinstance(outcome, BookError):
+        return f"{chapter.id}  not run: {outcome}"
+    record = outcome.record
+    if not outcome.ran:
+        return f"{chapter.id}  fresh ({outcome.why})"
+    line = f"{chapter.id}  {records.summary(record)}"
+    if "seconds" in record:
+        line += f"  {clock(record['seconds'])}, {record['peak_mb']} MB"
+    line += f"  (ran: {outcome.why})"
+    for words in record.get("over_budget") or []:
+        line += f"\n    over budget: {words}"
+    return line
+
+
+def clock(seconds: float) -> str:
+    """Seconds as `42 s` or `7:05`."""
+    whole = max(0, round(seconds))
+    return f"{whole} s" if whole < 100 else f"{whole // 60}:{whole % 60:02d}"
+
+
+def _columns() -> int:
+    import shutil
+
+    return shutil.get_terminal_size().columns
+
+
+def ages(record: dict[str, Any]) -> str:
+    """The start of a run as `2026-11-22 13:40`."""
+    return str(record.get("started", ""))[:16].replace("T", " ")

@@ -1,12 +1,15 @@
 """A small book for the tests of the site: the real configuration, three made-up chapters."""
 
+import atexit
 import base64
+import functools
 import json
 import os
 import shutil
 import struct
 import subprocess
 import sys
+import tempfile
 import zlib
 from pathlib import Path
 
@@ -144,10 +147,22 @@ def make(folder: Path, profile: str = "cpu") -> Path:
     return folder
 
 
-def build(folder: Path, profile: str = "cpu", **environment: str) -> subprocess.CompletedProcess:
+def build(
+    folder: Path, profile: str = "cpu", whole: bool = True, **environment: str
+) -> subprocess.CompletedProcess:
     """Build the book under ``folder`` with warnings as errors, as ``make book`` does."""
-    command = [sys.executable, "-c", "from jupyter_book.cli.main import main; main()"]
+    command = [sys.executable, "-c", "from jupyter_book.cli.main import main; main()", "build"]
+    command += [str(folder), "-W", "--keep-going", "-n", *(["--all"] * whole)]
     path = os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")])
     env = {**os.environ, "PYTHONPATH": path, "MANGALAB_PROFILE": profile, **environment}
-    command += ["build", str(folder), "--all", "-W", "--keep-going", "-n"]
     return subprocess.run(command, capture_output=True, text=True, env=env, check=False)
+
+
+@functools.cache
+def built(profile: str) -> Path:
+    """The sample's built pages, made once a session; its sources lie two folders up."""
+    folder = Path(tempfile.mkdtemp(prefix="mangalab-sample-"))
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    done = build(make(folder, profile), profile)
+    assert done.returncode == 0, done.stdout + done.stderr
+    return folder / "_build" / "html"

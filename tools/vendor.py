@@ -14,6 +14,7 @@ from pathlib import Path
 
 VENDOR = Path(__file__).resolve().parents[1] / "_vendor"
 MATHJAX = "package/es5"
+SUMS = VENDOR / "SHA256SUMS"
 # package -> {path inside the npm package: path under _vendor}
 PACKAGES = {
     "mermaid@11.17.2": {
@@ -48,7 +49,7 @@ def fetch(package: str, files: dict[str, str], scratch: Path) -> None:
 
 def checksums() -> str:
     """``sha256  path`` lines of every vendored file, in the format of ``sha256sum``."""
-    files = sorted(p for p in VENDOR.rglob("*") if p.is_file() and p.name != "SHA256SUMS")
+    files = sorted(p for p in VENDOR.rglob("*") if p.is_file() and p.name[0] != "." and p != SUMS)
     lines = [
         f"{hashlib.sha256(path.read_bytes()).hexdigest()}  {path.relative_to(VENDOR).as_posix()}"
         for path in files
@@ -58,9 +59,8 @@ def checksums() -> str:
 
 def main(arguments: list[str]) -> int:
     """Fetch everything, or with ``--check`` only compare; returns the exit code."""
-    sums = VENDOR / "SHA256SUMS"
     if arguments == ["--check"]:
-        same = sums.read_text(encoding="utf8") == checksums()
+        same = SUMS.read_text(encoding="utf8") == checksums()
         print("vendored files match SHA256SUMS" if same else "vendored files differ: SHA256SUMS")
         return 0 if same else 1
     for folder in ("mermaid", "mathjax"):
@@ -68,7 +68,7 @@ def main(arguments: list[str]) -> int:
     with tempfile.TemporaryDirectory() as scratch:
         for package, files in PACKAGES.items():
             fetch(package, files, Path(scratch))
-    sums.write_text(checksums(), encoding="utf8", newline="\n")
+    SUMS.write_text(checksums(), encoding="utf8", newline="\n")
     print(f"vendored {', '.join(PACKAGES)} into {VENDOR}")
     return 0
 

@@ -10,7 +10,7 @@ and how wrong it can be.
 ``measures``   energy curve, rank for an energy, effective and stable rank
 ``noise``      Marchenko-Pastur edge, noise baseline, sign-flip null
 ``subspace``   overlap and principal angles between two updates
-``intruders``  new singular directions of a tuned weight
+``intrusion``  new singular directions of a tuned weight
 ``apply``      put updates into a model and take them out again
 ``sources``    updates from a live PEFT model, an adapter folder, two checkpoints
 ``report``     one row per module for a whole model
@@ -19,7 +19,7 @@ and how wrong it can be.
 
 from mangalab.spectrum.apply import applied
 from mangalab.spectrum.engines import SVD, Spectrum, dense_spectrum, top_svd
-from mangalab.spectrum.intruders import Intruders, intruders, left_singular_vectors
+from mangalab.spectrum.intrusion import Intruders, intruders, left_singular_vectors
 from mangalab.spectrum.measures import (
     effective_rank,
     energy_curve,

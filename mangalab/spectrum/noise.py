@@ -29,8 +29,9 @@ GRID = 20_000
 class NoiseEdge:
     """Noise of one matrix: ``sigma`` per entry, ``edge`` sigma * (sqrt(m) + sqrt(n)).
 
-    ``limit`` is a little higher: pure noise stays below it in 99 of 100 matrices (the edge itself
-    is crossed by about one in six). ``above`` counts the singular values over ``limit``.
+    ``limit`` is a little higher: the 99 % quantile of the largest noise value. With estimated
+    sigma, 1 to 3 % of simulated noise matrices (40 to 576 wide) cross it, and 13 to 27 % cross
+    the edge. ``above`` counts the singular values over ``limit``.
     """
 
     sigma: float
@@ -62,7 +63,7 @@ def noise_sigma(values: Tensor, shape: tuple[int, int]) -> float:
             f"needs all {small}. The values of a rank-r factored update say nothing about noise; "
             "give sigma, or use a full update"
         )
-    median = float(values.median())
+    median = float(values.quantile(0.5))  # torch.median takes the lower of two, a bias
     if median <= sum(shape) * EPS * float(values.max()):
         raise ValueError(
             f"the median singular value of this {shape[0]} x {shape[1]} matrix is zero: it is of "

@@ -35,12 +35,14 @@ def updates_from_peft(model: nn.Module, adapter: str = "default") -> dict[str, F
 
     rsLoRA, ``rank_pattern`` and ``alpha_pattern`` are in that scaling; embeddings are included.
     """
+    from peft.tuners.lora import LoraLayer
+
     known = list(getattr(model, "peft_config", {}))
     if adapter not in known:
         raise AdapterError(f"the model has no adapter {adapter!r}; it has {known or 'none'}")
     updates = {}
     for name, module in model.named_modules():
-        if adapter not in getattr(module, "scaling", {}):
+        if not isinstance(module, LoraLayer) or adapter not in module.scaling:
             continue
         name = name.removeprefix("base_model.model.")
         if adapter in module.lora_variant or hasattr(module, "parameter_name"):

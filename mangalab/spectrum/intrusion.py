@@ -8,7 +8,8 @@ squared cosines with all vectors of W are the masses of the spectral measure of 
 Lanczos steps started at u give a Gauss quadrature of that measure, and by the Chebyshev-Markov-
 Stieltjes inequalities no single mass exceeds the sum of two neighbouring quadrature weights: an
 upper bound on the best cosine. The leading vectors of W give a lower bound. Only where epsilon
-lies between the two are all vectors of W computed.
+lies between the two are all vectors of W computed. That happens for intruders of tall weights
+(d_out > d_in), where what u has outside the range of W looks to Lanczos like one more direction.
 """
 
 from dataclasses import dataclass
@@ -75,9 +76,9 @@ def left_singular_vectors(weight: Tensor) -> Tensor:
     return torch.linalg.qr(weight @ right).Q
 
 
-def cosine_bound(weight: Tensor, directions: Tensor, steps: int = LANCZOS_STEPS) -> Tensor:
+def cosine_bound(weight: Tensor, directions: Tensor, steps: int | None = None) -> Tensor:
     """Upper bound (k,) on max_j |cos(u, u_j(W))| for unit ``directions`` u (d_out, k)."""
-    steps = min(steps, weight.shape[0])
+    steps = min(steps or LANCZOS_STEPS, weight.shape[0])
     diagonal, beside = _lanczos(weight, directions, steps)
     T = torch.diag_embed(diagonal) + torch.diag_embed(beside, 1) + torch.diag_embed(beside, -1)
     weights = torch.linalg.eigh(T).eigenvectors[:, 0, :].square()  # (k, steps), nodes ascending

@@ -1,7 +1,7 @@
 """Notebooks are stored without outputs, counters and machine metadata; this makes or checks that.
 
-    python tools/clean_notebooks.py notebooks            clean in place
-    python tools/clean_notebooks.py --check notebooks    exit code 1 when one is not clean
+python tools/clean_notebooks.py notebooks            clean in place
+python tools/clean_notebooks.py --check notebooks    exit code 1 when one is not clean
 """
 
 from __future__ import annotations

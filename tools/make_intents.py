@@ -17,10 +17,10 @@ import yaml
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from mangalab.data._files import TEXT, read_rows, read_text  # noqa: E402
-from mangalab.data.intents import INTENTS, TRAFFIC  # noqa: E402
+from mangalab.data._files import TEXT, read_rows, read_text
+from mangalab.data.intents import INTENTS, TRAFFIC
 
-SIZES = {"train": 2400, "validation": 520}
+SIZES = {"train": 2600, "validation": 520}
 FLOOR = {"train": 0, "validation": 27}  # at least so many of every intent
 MULTI = 300
 RATES = {"jargon": 0.22, "slang": 0.15, "jp_mix": 0.09}
@@ -42,6 +42,7 @@ class Grammar:
         self.styles = yaml.safe_load(read_text("intents_styles.yml"))
         self.multi = self.styles.pop("multi")
         self.slots = {name: _items(text) for name, text in self.source["slots"].items()}
+        self.words = {style: set(self.styles[style]["words"].split()) for style in RATES}
         self.rounds: dict[str, list[str]] = {}
 
     def template(self, block: str) -> str:
@@ -108,10 +109,7 @@ class Grammar:
         draw = self.rng.random
         if draw() < 0.12:
             text = text.replace("'", "")
-        if draw() < 0.6:
-            text = text.lower()
-        else:
-            text = text[:1].upper() + text[1:]
+        text = text.lower() if draw() < 0.6 else text[:1].upper() + text[1:]
         asks = re.match(r"(do|does|is|are|can|which|what|when|who|how|where)\b", text, re.I)
         if asks and text[-1].isalnum() and draw() < 0.45:
             return text + self.rng.choice(("?", "?", "?", " ?", "??"))
@@ -141,7 +139,7 @@ class Grammar:
     def style_of(self, text: str) -> set[str]:
         """Styles that the words of a message show."""
         words = {word.strip(".,?!:;()\"'") for word in text.lower().split()}
-        found = {style for style in RATES if words & set(self.styles[style]["words"].split())}
+        found = {style for style in RATES if words & self.words[style]}
         return found | ({"jp_mix"} if CJK.search(text) else set())
 
     def slices(self, text: str, typo: bool) -> str:
@@ -160,6 +158,7 @@ def _items(text: str) -> list[str]:
 
 def _tidy(text: str) -> str:
     text = re.sub(r"\s+([,.?!;])", r"\1", re.sub(r"\s+", " ", text)).strip(" ,")
+    text = re.sub(r"\ba (?=[aeio]|uplift)", "an ", text)
     return re.sub(r"([,.?!;:])(?:,|\.(?= ))+", r"\1", text)
 
 

@@ -1,9 +1,10 @@
-// Ages of runs, and the filter of the claims ledger. Everything reads without it.
+// Ages of runs, provenance by keyboard and touch, the ledger's filter. All reads without it.
 document.addEventListener("DOMContentLoaded", () => {
   for (const time of document.querySelectorAll("time[datetime]")) {
     const days = Math.floor((Date.now() - Date.parse(time.dateTime)) / 86400000);
     if (days >= 0) time.append(days === 0 ? " (today)" : ` (${days} day${days === 1 ? "" : "s"} ago)`);
   }
+  for (const value of document.querySelectorAll("abbr.measured")) value.tabIndex = 0;
   const form = document.querySelector("form.ledger-filter");
   if (!form) return;
   const rows = [...document.querySelectorAll("table.ledger tbody tr")];

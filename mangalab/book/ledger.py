@@ -1,5 +1,6 @@
 """The two pages that are tables of records: the claims ledger and the status of all chapters."""
 
+from collections import Counter
 from collections.abc import Callable
 from html import escape
 
@@ -13,6 +14,7 @@ FILTERS = """<form class="ledger-filter" role="search" aria-label="Filter the cl
 <label>Words <input type="search" name="text" placeholder="rank, memory, 003-01 …"></label>
 {selects}<output aria-live="polite"></output></form>"""
 
+LABELS = {"seed": "Source"}  # to a reader a seed is a random one
 CLAIM_HEAD = ("Id", "The statement", "On the desk", "Right value", "Measured here")
 STATUS_HEAD = ("Chapter", "State", "Last run", "Seconds", "Memory", "What happened")
 
@@ -65,13 +67,29 @@ def ledger_html(runs: Runs, link: Link) -> str:
     }
     selects = "".join(select(name, words) for name, words in choices.items())
     body = "".join(claim_row(row, link) for row in rows)
-    return FILTERS.format(selects=selects) + table_html(CLAIM_HEAD, body, "ledger")
+    table = table_html(CLAIM_HEAD, body, "ledger")
+    return counts(rows) + FILTERS.format(selects=selects) + table
+
+
+def counts(rows: list[dict]) -> str:
+    """How many claims there are, and of which verdict."""
+    desk = Counter(str(row.get("verdict", "")) for row in rows)
+    here = Counter(j["verdict"] for row in rows for j in row["judgements"])
+    lines = [f"{len(rows)} statements on the desk: {count_chips(desk)}"]
+    if here:
+        lines.append(f"{here.total()} judged by this machine's runs: {count_chips(here)}")
+    return "".join(f'<p class="counts">{line}</p>' for line in lines)
+
+
+def count_chips(words: Counter) -> str:
+    """Verdicts with their numbers, the most frequent first."""
+    return " ".join(f"{chip(word)}&nbsp;{number}" for word, number in words.most_common())
 
 
 def select(name: str, words: list[str]) -> str:
     """A drop-down of the filter."""
     options = "".join(f"<option>{escape(word)}</option>" for word in words)
-    title = name.capitalize()
+    title = LABELS.get(name, name.capitalize())
     options = f'<option value="">all</option>{options}'
     return f'<label>{title} <select name="{name}">{options}</select></label>\n'
 
@@ -130,14 +148,16 @@ def value_of(value: object, unit: object) -> str:
     """A value with its unit; an empty string where there is none."""
     if value is None:
         return ""
+    if isinstance(value, list):
+        return ", ".join(number(one) for one in value) + (f" {unit}" if unit else "")
     text = number(value)
-    return f"{text}\u00a0{unit}" if unit and isinstance(value, (int, float)) else text
+    return f"{text} {unit}" if unit and isinstance(value, (int, float)) else text
 
 
 def measured_cell(found: list[dict], chapter: str | None, link: Link) -> str:
     """Verdict and measured value of each chapter that checked the claim."""
     if not found:
-        return anchor(chapter, link) if chapter else ""
+        return f'<span class="kind">not yet, in</span> {anchor(chapter, link)}' if chapter else ""
     return "<br>".join(
         " ".join((chip(j["verdict"]), escape(measured_text(j)), anchor(j["chapter"], link)))
         for j in found
@@ -179,9 +199,16 @@ def status_row(chapter: str, runs: Runs, link: Link) -> str:
         html_or_none(time_tag(record.get("started"))) or "",
         against(record.get("seconds"), budget.seconds if budget else None, "s"),
         against(record.get("peak_mb"), budget.mb if budget else None, "MB"),
-        escape(record.get("why") or "" if status == "passed" else summary(record)),
+        escape(happened(record)),
     ]
     return table_row(STATUS_HEAD, cells)
+
+
+def happened(record: dict) -> str:
+    """Why a chapter ran, or how its run ended."""
+    if record["status"] in ("passed", "never-run"):
+        return record.get("why") or ""
+    return summary(record)
 
 
 def against(value: float | None, budget: float | None, unit: str) -> str:

@@ -126,11 +126,31 @@ def test_prose_never_reruns_and_reaches_the_page(good):
     source.cells[3].metadata["tags"] = ["hide-input"]
     good.write("05-x", source)
     assert reason(good) is None
-    assert build.refresh(good.project, "cpu", [good.chapter("05-x")]) == ["05-x"]
+    assert build.refresh(good.project, "cpu", [good.chapter("05-x")]) == []
     page = nbformat.read(good.project.executed("cpu", "05-x"), as_version=4)
     assert (page.cells[0].source, page.cells[-1].source) == ("# New title", "New end.")
     assert page.cells[3].metadata.tags == ["hide-input"]
-    assert build.refresh(good.project, "cpu", [good.chapter("05-x")]) == []
+    before = good.project.executed("cpu", "05-x").stat().st_mtime_ns
+    build.refresh(good.project, "cpu", [good.chapter("05-x")])
+    assert good.project.executed("cpu", "05-x").stat().st_mtime_ns == before
+
+
+def test_new_answers_reach_the_page_with_measured_values(tiny):
+    drill = "from IPython.display import Markdown, display\nclass lab:\n    drill = staticmethod("
+    drill += "lambda: display(Markdown('old')))\nlab.drill()"
+    tiny.add("05-x", drill, "record(values={'base_recall': {'value': 0.5, 'text': '50%'}})")
+    assert tiny.run("05-x").passed
+    bank = tiny.root / "book" / "interview" / "05-x.yml"
+    bank.parent.mkdir(parents=True)
+    question = {"id": "a", "level": "Fresh", "minutes": 2, "question": "Why?", "key_insight": "k"}
+    question["mistake"] = {"what": "w", "tempting": "t", "cost": "c"}
+    chapters = [tiny.chapter("05-x")]
+    for answer, words in (("Now {base_recall}.", "Now 50%."), ("Better {base_recall}", "Better")):
+        bank.write_text(json.dumps([{**question, "answer": answer}]), encoding="utf8")
+        assert build.refresh(tiny.project, "cpu", chapters) == []
+        assert words in tiny.project.executed("cpu", "05-x").read_text(encoding="utf8")
+    bank.write_text(json.dumps([{**question, "answer": "{no_such_key}"}]), encoding="utf8")
+    assert "no_such_key" in build.refresh(tiny.project, "cpu", chapters)[0]
 
 
 def test_prose_of_a_stale_run_is_left_alone(good):
@@ -138,7 +158,9 @@ def test_prose_of_a_stale_run_is_left_alone(good):
     source.cells[0].source = "# New title"
     source.cells[2].source += "\nz = 1"
     good.write("05-x", source)
-    assert build.refresh(good.project, "cpu", [good.chapter("05-x")]) == []
+    before = good.project.executed("cpu", "05-x").read_bytes()
+    build.refresh(good.project, "cpu", [good.chapter("05-x")])
+    assert good.project.executed("cpu", "05-x").read_bytes() == before
 
 
 def test_outputs_and_injected_cell_survive_new_prose(tiny):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import hashlib
 import os
+import re
 import subprocess
 import sys
 import time
@@ -17,8 +18,10 @@ from nbformat import NotebookNode
 from ..record import write_json
 from . import notebook, records
 from .chapters import Chapter
+from .interview import BankError, load_bank, to_markdown
 from .project import BookError, Project, explain
 
+DRILL = re.compile(r"^\s*\w+\.drill\(", re.MULTILINE)
 # what pages are made of, besides the records and executed notebooks of the profile
 SOURCES = (
     "_config.yml _toc.yml references.bib chapters.yml requirements.lock book/**/* _static/**/* "
@@ -66,9 +69,22 @@ def refresh_prose(executed: NotebookNode, source: NotebookNode) -> NotebookNode 
     return nbformat.from_dict({**executed, "cells": cells})
 
 
+def refresh_drill(page: NotebookNode, bank: Path, values: dict[str, str]) -> None:
+    """Write the interview questions anew into the output of the cell that calls `lab.drill()`.
+
+    Questions are prose too: an edited answer reaches the page, with the run's values bound.
+    """
+    for cell in notebook.code_cells(page):
+        if DRILL.search(cell.source):
+            text = to_markdown(load_bank(bank), values)
+            for output in cell.outputs:
+                if "text/markdown" in output.get("data", {}):
+                    output["data"]["text/markdown"] = text
+
+
 def refresh(project: Project, profile: str, chapters: list[Chapter]) -> list[str]:
-    """Bring new prose into the executed notebooks; returns the chapters whose page changed."""
-    changed = []
+    """Bring new prose and questions into the executed notebooks; returns complaints."""
+    complaints = []
     for chapter in chapters:
         path = project.executed(profile, chapter.id)
         if not path.exists():
@@ -78,10 +94,18 @@ def refresh(project: Project, profile: str, chapters: list[Chapter]) -> list[str
             new = refresh_prose(old, notebook.read(project.notebook(chapter.id)))
         except BookError:
             continue  # the record says what is wrong with the source; the page keeps its run
-        if new is not None and new.cells != old.cells:
+        if new is None:
+            continue
+        record = records.read(project, profile, chapter.id)
+        values = {key: str(v.get("text")) for key, v in record.get("values", {}).items()}
+        bank = project.root / "book" / "interview" / f"{chapter.id}.yml"
+        try:
+            refresh_drill(new, bank, values)
+        except BankError as error:
+            complaints.append(str(error))
+        if new.cells != old.cells:
             nbformat.write(new, path)
-            changed.append(chapter.id)
-    return changed
+    return complaints
 
 
 def inputs_hash(project: Project, profile: str) -> str:
@@ -98,14 +122,14 @@ def inputs_hash(project: Project, profile: str) -> str:
 def build(project: Project, profile: str, chapters: list[Chapter], force: bool = False) -> Built:
     """Build the HTML of a profile, or leave it when nothing that it shows changed."""
     try:
-        refresh(project, profile, chapters)
+        stale = refresh(project, profile, chapters)
         index, wanted = project.html(profile) / "index.html", inputs_hash(project, profile)
         stamp = project.artifacts / "build" / f"{profile}.json"
         last = records.load(stamp) or {}
         if index.exists() and last.get("inputs") == wanted and not force:
-            return Built(index, False, 0.0, [])
+            return Built(index, False, 0.0, stale)
         start = time.monotonic()
-        complaints = _jupyter_book(project, profile)
+        complaints = stale + _jupyter_book(project, profile)
         if not complaints and index.exists():
             write_json(stamp, {"schema": 1, "inputs": wanted})
         return Built(index, True, time.monotonic() - start, complaints)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import importlib.metadata
 import os
 import shutil
@@ -31,7 +30,7 @@ class Finding:
 
 def examine(project: Project) -> list[Finding]:
     """Run every check; none of them loads a model."""
-    return [packages(project), models(), data(project), device(), browser(), disk(project)]
+    return [packages(project), models(), data(), device(), browser(), disk(project)]
 
 
 def packages(project: Project) -> Finding:
@@ -59,24 +58,17 @@ def models() -> Finding:
         paths = [zoo.encoder_path(), zoo.causal_lm_path()]
     except Exception as error:  # whatever is wrong with a model package is the finding
         return Finding("models", False, f"{error}; run `make env`")
-    return Finding("models", True, ", ".join(path.name for path in paths))
+    return Finding("models", True, ", ".join(str(path) for path in paths))
 
 
-def data(project: Project) -> Finding:
-    """The data files against `SHA256SUMS`."""
-    folder = project.root / "mangalab" / "data" / "text"
-    sums = folder / "SHA256SUMS"
-    if not sums.exists():
-        return Finding("data", False, f"{sums} is missing; git checkout -- mangalab/data")
-    wrong = []
-    rows = [row.split() for row in sums.read_text(encoding="utf8").splitlines() if row.strip()]
-    for wanted, name in rows:
-        path = folder / name.lstrip("*")
-        found = hashlib.sha256(path.read_bytes()).hexdigest() if path.is_file() else "missing"
-        if found != wanted:
-            wrong.append(name)
-    fix = f"{', '.join(wrong)} changed; git checkout, or tools/data_checksums.py after an edit"
-    return Finding("data", not wrong, fix if wrong else f"{len(rows)} files as checked in")
+def data() -> Finding:
+    """The data files against their recorded checksums."""
+    from ..data import _files
+
+    changed = _files.changed_files()
+    fix = "git checkout, or tools/data_checksums.py --write after an edit that is meant"
+    text = f"{', '.join(changed)} changed; {fix}" if changed else "as recorded"
+    return Finding("data", not changed, text)
 
 
 def device() -> Finding:

@@ -113,6 +113,7 @@ class HonestEngine(NBClientEngine):
             kernel_name=kernel_name,
             startup_timeout=start_timeout,
             timeout=execution_timeout,
+            shutdown_kernel="immediate",  # nothing to save, and a busy kernel would linger
         )
         client.execute()
 

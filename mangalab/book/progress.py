@@ -71,12 +71,11 @@ def describe(chapter: Chapter, outcome: Outcome | BookError) -> str:
     if isinstance(outcome, BookError):
         return f"{chapter.id}  not run: {outcome}"
     record = outcome.record
-    if not outcome.ran:
+    if not outcome.ran and outcome.passed:
         return f"{chapter.id}  fresh ({outcome.why})"
     line = f"{chapter.id}  {records.summary(record)}"
-    if "seconds" in record:
-        line += f"  {clock(record['seconds'])}, {record['peak_mb']} MB"
-    line += f"  (ran: {outcome.why})"
+    if outcome.ran:
+        line += f"  {clock(record['seconds'])}, {record['peak_mb']} MB  (ran: {outcome.why})"
     for words in record.get("over_budget") or []:
         line += f"\n    over budget: {words}"
     return line

@@ -228,7 +228,7 @@ def _close(project: Project, record: dict[str, Any], verdict: dict[str, Any]) ->
     record["why"] = record["reason"] if good else records.summary(record)
     records.write(project, record)
     records.append_history(project, record)
-    return Outcome(record["chapter"], record, True, record["reason"])
+    return Outcome(record["chapter"], record, "seconds" in record, record["reason"])
 
 
 def run_all(

@@ -199,3 +199,41 @@ def test_guard_refuses_a_model_that_was_evaluated_first():
         q.guard_4bit_training(model)
     with pytest.raises(RuntimeError, match="before a forward pass"):
         q.unpack_4bit(model[0].weight)
+
+
+@pytest.mark.model
+def test_qlora_gradients_of_the_real_model_after_an_evaluation():
+    """Every adapter gradient of the guarded 4-bit model points where the decoded model's does."""
+    from peft import LoraConfig, get_peft_model
+    from transformers import AutoModelForCausalLM, BitsAndBytesConfig
+
+    from mangalab import models
+
+    config = BitsAndBytesConfig(
+        load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_use_double_quant=True,
+        bnb_4bit_compute_dtype=torch.float32,
+    )  # fmt: skip
+    four_bit = AutoModelForCausalLM.from_pretrained(
+        models.causal_lm_path(), quantization_config=config, dtype=torch.float32
+    )
+    assert q.guard_4bit_training(four_bit) == 210
+    ids = torch.arange(40).reshape(2, 20) + 1000
+    dense = q.dequantized_copy(four_bit)
+    with torch.no_grad():
+        torch.testing.assert_close(
+            four_bit.eval()(ids).logits, dense.eval()(ids).logits, rtol=0, atol=0.01
+        )
+
+    def gradients(model):
+        lora = LoraConfig(r=2, target_modules=["q_proj", "down_proj"])
+        model = get_peft_model(model, lora).train()
+        for index, (name, parameter) in enumerate(model.named_parameters()):
+            if "lora_" in name:
+                parameter.data = 0.02 * gaussian(*parameter.shape, seed=index)
+        model(input_ids=ids, labels=ids).loss.backward()
+        return [p.grad.flatten() for p in model.parameters() if p.grad is not None]
+
+    theirs, ours = gradients(four_bit), gradients(dense)
+    assert len(theirs) == len(ours) == 120
+    for a, b in zip(theirs, ours, strict=True):
+        assert torch.nn.functional.cosine_similarity(a, b, dim=0) > 0.99

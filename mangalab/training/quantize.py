@@ -164,11 +164,9 @@ def mean_squared_error(weight: torch.Tensor, approximation: torch.Tensor) -> flo
 
 def level_usage(quantized: Quantized) -> torch.Tensor:
     """Share of the parameters that use each level, sorted by level; sums to 1."""
-    asymmetric = quantized.fmt == "int4-asymmetric"
-    size = 16 if asymmetric else len(levels(quantized.fmt))
-    return torch.bincount(unpacked_codes(quantized).long(), minlength=size) / math.prod(
-        quantized.shape
-    )
+    size = 16 if quantized.fmt == "int4-asymmetric" else len(levels(quantized.fmt))
+    counts = torch.bincount(unpacked_codes(quantized).long(), minlength=size)
+    return counts / counts.sum()
 
 
 def usage_entropy(quantized: Quantized) -> float:
@@ -182,20 +180,17 @@ def errors(
     weight: torch.Tensor, formats: Iterable[str] = FORMATS, block: int = 64
 ) -> list[dict[str, object]]:
     """One row a format: relative error, MSE, bits a parameter and entropy of the codes."""
-    rows = []
-    for fmt in formats:
-        quantized = quantize(weight, fmt, block)
-        restored = dequantize(quantized)
-        rows.append(
-            {
-                "format": fmt,
-                "relative_error": relative_error(weight, restored),
-                "mse": mean_squared_error(weight, restored),
-                "bits": quantized.bits_per_parameter,
-                "entropy": usage_entropy(quantized),
-            }
-        )
-    return rows
+    coded = {fmt: quantize(weight, fmt, block) for fmt in formats}
+    return [
+        {
+            "format": fmt,
+            "relative_error": relative_error(weight, dequantize(quantized)),
+            "mse": mean_squared_error(weight, dequantize(quantized)),
+            "bits": quantized.bits_per_parameter,
+            "entropy": usage_entropy(quantized),
+        }
+        for fmt, quantized in coded.items()
+    ]
 
 
 # --- bitsandbytes models ----------------------------------------------------------------------
@@ -250,12 +245,19 @@ def dequantized_copy(model: torch.nn.Module, dtype: torch.dtype = torch.float32)
         if isinstance(layer, bnb.nn.Linear4bit):
             parent, _, child = name.rpartition(".")
             setattr(copied.get_submodule(parent), child, _dense(layer, dtype))
-    for flag in ("is_loaded_in_4bit", "is_quantized"):
-        if getattr(copied, flag, False):
-            setattr(copied, flag, False)
-    if hasattr(getattr(copied, "config", None), "quantization_config"):
-        del copied.config.quantization_config
+    _forget_quantisation(copied)
     return copied.to(dtype)
+
+
+def _forget_quantisation(model: torch.nn.Module) -> None:
+    """Remove the marks by which transformers and PEFT take a model for a quantised one."""
+    for owner in (model, getattr(model, "config", None)):
+        for mark in ("hf_quantizer", "quantization_method", "quantization_config"):
+            if hasattr(owner, mark):
+                delattr(owner, mark)
+    for mark in ("is_loaded_in_4bit", "is_quantized"):
+        if hasattr(model, mark):
+            setattr(model, mark, False)
 
 
 def _dense(layer: torch.nn.Module, dtype: torch.dtype) -> torch.nn.Linear:
@@ -264,9 +266,6 @@ def _dense(layer: torch.nn.Module, dtype: torch.dtype) -> torch.nn.Linear:
     if layer.bias is not None:
         dense.bias = torch.nn.Parameter(layer.bias.detach().to(dtype), requires_grad=False)
     return dense.train(layer.training)
-
-
-# --- helpers ----------------------------------------------------------------------------------
 
 
 def _check(weight: torch.Tensor, fmt: str, block: int, double: bool) -> None:

@@ -32,6 +32,8 @@ INDEX = """# Sample
 Loss {measured}`04-ran:loss`, as a share {measured}`04-ran:recall:.1%`, typing error
 {measured}`04-ran:los`, other chapter {measured}`06-never-run:loss`.
 
+Chapters {chapter}`04 Four` and {chapter}`09 Nine`.
+
 > [!WARNING]
 > An alert as GitHub writes it.
 

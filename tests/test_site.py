@@ -109,14 +109,22 @@ def test_vendored_files_match_their_checksums():
     assert subprocess.run(command, check=False).returncode == 0
 
 
-def test_contents_name_every_notebook_and_only_existing_pages():
+def test_contents_name_only_existing_pages_and_every_chapter():
     toc = yaml.safe_load(text_of(ROOT / "_toc.yml"))
-    files = [toc["root"]]
-    files += [chapter["file"] for part in toc["parts"] for chapter in part["chapters"]]
-    for name in files:
-        assert any((ROOT / f"{name}{end}").exists() for end in (".md", ".ipynb")), name
-    notebooks = {f"notebooks/{p.stem}" for p in (ROOT / "notebooks").glob("*.ipynb")}
-    assert notebooks <= set(files)
+    entries = [entry for part in toc["parts"] for entry in part["chapters"]]
+    for name in [toc["root"], *(entry["file"] for entry in entries if "file" in entry)]:
+        assert (ROOT / f"{name}.md").exists(), name
+    assert [entry["glob"] for entry in entries if "glob" in entry] == ["notebooks/[0-9]*"]
+
+
+def test_an_incomplete_run_is_not_quoted(tmp_path):
+    folder = sample_book.make(tmp_path)
+    failed = sample_book.record("04-ran", "cpu", status="failed", error={"cell": 9})
+    sample_book.write(folder / "artifacts" / "runs" / "cpu" / "04-ran.json", failed)
+    runs = pages.Runs(Project(folder), "cpu")
+    quote = pages.quote(runs, "04-ran:loss")
+    assert not quote.measured and "failed at cell 9" in quote.title
+    assert 'data-measured="refuted"' not in ledger.ledger_html(runs, lambda chapter: None)
 
 
 def test_quoted_values_name_chapters_of_the_book():
@@ -139,6 +147,12 @@ def test_built_values_carry_their_provenance():
 
 def test_a_figure_keeps_its_alternative_text():
     assert f'alt="{sample_book.ALT}"' in page("notebooks/04-ran")
+
+
+def test_a_chapter_link_finds_the_notebook_by_number_or_says_planned():
+    html = page("book/index")
+    assert 'href="../notebooks/04-ran.html">Four</a>' in html
+    assert '<span class="planned">Nine (planned)</span>' in html
 
 
 def test_each_chapter_says_which_run_it_shows():

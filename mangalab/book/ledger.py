@@ -35,12 +35,10 @@ def load_claims(project: Project) -> list[dict]:
 
 
 def judgements(runs: Runs) -> dict[str, list[dict]]:
-    """What the chapters' records say about each claim; nothing in a smoke profile."""
+    """What complete runs say about each claim; smoke runs say nothing."""
     found: dict[str, list[dict]] = {}
-    if runs.profile == "smoke":
-        return found
     for chapter in record_chapters(runs):
-        record = runs.record(chapter) or {}
+        record = runs.results(chapter) or {}
         for claim in record.get("claims", []):
             row = {**claim, "chapter": chapter, "started": record.get("started")}
             found.setdefault(str(claim["id"]), []).append(row)

@@ -34,6 +34,12 @@ class Runs:
         record = records.read(self.project, self.profile, chapter)
         return None if record["status"] == "never-run" else record
 
+    def results(self, chapter: str) -> dict | None:
+        """The record of a chapter whose numbers may be quoted: a whole run, and not a smoke run."""
+        record = self.record(chapter)
+        whole = record is not None and record["status"] == "passed"
+        return record if whole and self.profile != "smoke" else None
+
     def chapters(self) -> dict[str, Chapter]:
         """Chapters by id, in the order of ``chapters.yml``."""
         known = (self.project.root / "chapters.yml").exists()
@@ -58,13 +64,23 @@ def quote(runs: Runs, target: str) -> Quote:
     """The value that ``chapter:key`` or ``chapter:key:format`` names, with its provenance."""
     chapter, _, rest = target.partition(":")
     key, _, spec = rest.partition(":")
-    record = runs.record(chapter)
+    record = runs.results(chapter)
     entry = (record or {}).get("values", {}).get(key)
     if entry is None:
-        return Quote(MISSING, f"{chapter} has no recorded value {key!r} here", False)
-    if runs.profile == "smoke":
-        return Quote(NO_SMOKE, "smoke runs only prove that every cell runs", False)
+        return Quote(*missing(runs, chapter, key), False)
     return Quote(value_text(entry, spec), provenance(record, entry), True)
+
+
+def missing(runs: Runs, chapter: str, key: str) -> tuple[str, str]:
+    """What stands in the place of a value, and why it is not there."""
+    record = runs.record(chapter)
+    if record is None:
+        return MISSING, f"{chapter} has not run on this machine in profile {runs.profile}"
+    if runs.profile == "smoke":
+        return NO_SMOKE, "smoke runs only prove that every cell runs"
+    if record["status"] != "passed":
+        return MISSING, f"the last run of {chapter} is incomplete: {records.summary(record)}"
+    return MISSING, f"{chapter} has no recorded value {key!r}"
 
 
 def value_text(entry: dict, spec: str = "") -> str:

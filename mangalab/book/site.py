@@ -130,6 +130,20 @@ class Measured(SphinxRole):
         return [nodes.abbreviation("", quote.text, explanation=quote.title, classes=[kind])], []
 
 
+class ChapterLink(SphinxRole):
+    """``{chapter}`04 LoRA and QLoRA```: a link to that chapter, or its title marked as planned."""
+
+    def run(self) -> tuple[list[nodes.Node], list[nodes.system_message]]:
+        """Find the notebook by its number."""
+        number, _, title = self.text.partition(" ")
+        start = f"{CHAPTERS}{number}-"
+        found = sorted(name for name in self.env.found_docs if name.startswith(start))
+        if not found:
+            return [nodes.inline("", f"{title} (planned)", classes=["planned"])], []
+        url = self.env.app.builder.get_relative_uri(self.env.docname, found[0])
+        return [nodes.reference("", title, refuri=url, internal=True)], []
+
+
 class RecordTable(SphinxDirective):
     """A table that is generated from records at build time."""
 
@@ -181,6 +195,7 @@ def setup(app: Sphinx) -> dict:
     app.add_config_value("mangalab_profile", profile, "env", str)
     app.add_config_value("mangalab_strict", os.environ.get("MANGALAB_STRICT") == "1", "env", bool)
     app.add_role("measured", Measured())
+    app.add_role("chapter", ChapterLink())
     app.add_directive("claims-ledger", ClaimsLedger)
     app.add_directive("run-status", RunStatus)
     app.connect("builder-inited", use_vendored_assets)

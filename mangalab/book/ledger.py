@@ -81,7 +81,8 @@ def counts(rows: list[dict]) -> str:
 
 def count_chips(words: Counter) -> str:
     """Verdicts with their numbers, the most frequent first."""
-    return " ".join(f"{chip(word)}&nbsp;{number}" for word, number in words.most_common())
+    pairs = words.most_common()
+    return " ".join(f'<span class="count">{chip(word)} {times}</span>' for word, times in pairs)
 
 
 def select(name: str, words: list[str]) -> str:

@@ -244,6 +244,25 @@ def test_status_and_why(good):
     assert "stale: code cell 2 changed" in good.command("status").stdout
 
 
+@pytest.mark.parametrize("live", [True, False])
+def test_progress_shows_cell_and_time_left(good, capsys, monkeypatch, live):
+    from mangalab.book import progress
+    from mangalab.book.process import Watch
+
+    shown = progress.Progress(good.project, "cpu", 3)
+    shown.live = live
+    chapter, seen = good.chapter("05-x"), Watch({"cell": 7, "cells": 20}, seconds=30)
+    shown.show(chapter, None, None)
+    shown.expected = 150
+    shown.show(chapter, seen, None)
+    wanted = "[1/3] 05-x  cell 7/20  30 s elapsed, about 2:00 left"
+    assert (wanted in capsys.readouterr().out) == live
+    monkeypatch.setattr(progress, "PLAIN_EVERY", -1)
+    seen.seconds = 200
+    shown.show(chapter, seen, None)
+    assert "3:20 elapsed, longer than expected" in capsys.readouterr().out
+
+
 def test_parameters_are_read_without_running(tiny):
     source = (
         "from os import sep\nalpha: float = 1\nranks = [\n 1,\n 2]\nexpr = alpha * 2\nx, y = 1, 2"

@@ -201,9 +201,23 @@ def test_bad_input_is_one_sentence_and_loses_nothing(tiny, arguments, words, mon
     monkeypatch.setenv("PATH", "/nonexistent")  # no nvidia-smi on any machine
     tiny.add("05-x", "record()", gpu={})
     done = tiny.command(*arguments)
-    assert done.returncode in (1, 2) and "Traceback" not in done.stderr
+    assert done.returncode == 2 and "Traceback" not in done.stderr
     assert words in done.stdout + done.stderr
     assert not tiny.project.record("cpu", "05-x").exists()
+
+
+def test_output_that_cannot_be_written_is_one_sentence(tiny, capsys):
+    from mangalab.book import worker
+
+    tiny.add("05-x", "record()")
+    notebooks = tiny.root / "notebooks"
+    spec = {"source": str(notebooks / "05-x.ipynb"), "output": str(tiny.root / "no" / "x.ipynb")}
+    spec |= {"parameters": {}, "cwd": str(notebooks), "cell_timeout": None}
+    (tiny.root / "spec.json").write_text(json.dumps(spec), encoding="utf8")
+    worker.main(str(tiny.root / "spec.json"))
+    last = capsys.readouterr().out.strip().splitlines()[-1]
+    account = json.loads(last.removeprefix(worker.MARK))
+    assert account["state"] == "failed" and "check the disk" in account["message"]
 
 
 @pytest.mark.parametrize(

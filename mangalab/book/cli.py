@@ -69,10 +69,12 @@ def _run(
     strict: bool,
     texts: list[str] | None,
 ) -> bool:
+    from .keys import device_class
     from .progress import Progress
     from .runner import run_all
 
     project, chapters = _open(profile, wanted)
+    device_class(profile)  # a GPU that is not there is bad input, not every chapter's failure
     given = _given(texts, chapters, profile)
     progress = Progress(project, profile, len(chapters))
     options = {"given": given, "force": force, "timeout": timeout}
@@ -176,8 +178,9 @@ def _terminated(number: int, frame: object) -> None:
 def main() -> None:
     """Entry point; every expected fault is one sentence on standard error."""
     for name in ("SIGTERM", "SIGHUP"):
-        if hasattr(signal, name):
-            signal.signal(getattr(signal, name), _terminated)  # end like Ctrl-C, with records
+        number = getattr(signal, name, None)
+        if number and signal.getsignal(number) is not signal.SIG_IGN:  # nohup ignores SIGHUP
+            signal.signal(number, _terminated)  # end like Ctrl-C, with records
     for stream in (sys.stdout, sys.stderr):
         stream.reconfigure(encoding="utf8", errors="replace", line_buffering=True)
     code, sentence = 2, ""

@@ -48,7 +48,9 @@ def intruders(
     """Intruders among the ``k`` leading left singular vectors of ``weight + update``.
 
     ``vectors`` (d_out, min(d_out, d_in)) from :func:`left_singular_vectors` makes it exact at once;
-    keep them when several updates of one base are examined. Small weights are exact anyway.
+    keep them when several updates of one base are examined. Weights up to 2048 on their smaller
+    side are exact anyway; above, the directions of ``weight + update`` come from subspace
+    iteration, and those of nearly equal singular values are mixed among themselves.
     """
     if tuple(weight.shape) != update.shape:
         raise ValueError(f"weight {tuple(weight.shape)} and update {update.shape} differ in shape")

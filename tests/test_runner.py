@@ -200,6 +200,14 @@ def test_broken_notebook_costs_no_results(good):
     assert good.run("05-x").passed and good.project.executed("cpu", "05-x").exists()
 
 
+def test_page_never_shows_the_run_before_the_last(tiny):
+    tiny.add("05-x", "1 / 0")
+    assert tiny.run("05-x").record["executed"]
+    tiny.project.notebook("05-x").write_text("{", encoding="utf8")
+    assert tiny.run("05-x").record["executed"] is None
+    assert not tiny.project.executed("cpu", "05-x").exists()
+
+
 def test_force_and_budget(good):
     entry = {"cpu": {"seconds": 0.1, "mb": 10}}
     good.add("05-x", final(good), parameters="alpha = 1\nranks = (1, 2)", budget=entry, timeout=900)

@@ -42,16 +42,3 @@ def test_cleaning_drops_outputs_and_keeps_tags(tmp_path):
     assert (cell.outputs, cell.execution_count, cell.source) == ([], None, "1 + 1")
     assert cell.metadata == {"tags": ["parameters"]}
     assert clean_notebooks.main(["--check", str(path)]) == 0
-
-
-def test_copied_cells_get_ids_of_their_own():
-    cells = [
-        new_code_cell("a", id="cell-002"),
-        new_code_cell("b", id="x"),
-        new_code_cell("c", id="x"),
-    ]
-    del cells[1]["id"]
-    cells.append(new_code_cell("d", id="cell-002"))
-    done = clean_notebooks.cleaned(new_notebook(cells=cells))
-    assert [cell.id for cell in done.cells] == ["cell-002", "cell-001", "x", "cell-003"]
-    nbformat.validate(done)

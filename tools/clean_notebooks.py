@@ -6,7 +6,6 @@ python tools/clean_notebooks.py --check notebooks    exit code 1 when one is not
 
 from __future__ import annotations
 
-import itertools
 import sys
 from pathlib import Path
 
@@ -21,14 +20,8 @@ def cleaned(notebook: NotebookNode) -> NotebookNode:
     """A notebook without outputs and without metadata that only one machine cares about."""
     metadata = {"kernelspec": KERNEL, "language_info": {"name": "python"}}
     fresh = nbformat.from_dict({**notebook, "metadata": metadata, "nbformat_minor": 5})
-    names = (f"cell-{number:03d}" for number in itertools.count(1))
-    used: set[str] = set()
     for cell in fresh.cells:
         cell.metadata = {k: v for k, v in cell.metadata.items() if k in CELL_KEYS and v}
-        if not cell.get("id") or cell["id"] in used:  # absent, or copied with its cell
-            taken = used | {other.get("id") for other in fresh.cells}
-            cell["id"] = next(name for name in names if name not in taken)
-        used.add(cell["id"])
         cell.source = cell.source.rstrip()
         if cell.cell_type == "code":
             cell.outputs, cell.execution_count = [], None

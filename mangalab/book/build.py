@@ -40,6 +40,7 @@ class Built:
 
     @property
     def ok(self) -> bool:
+        """Whether the first page is there and the builder had nothing to say."""
         return self.index.exists() and not self.complaints
 
 

@@ -46,6 +46,7 @@ class HonestClient(PapermillNotebookClient):
         self.account, self.tell = account, tell
 
     def papermill_execute_cells(self) -> None:
+        """Run the cells up to the first that fails; the account ends with a verdict."""
         numbers = {id(cell): k for k, cell in enumerate(code_cells(self.nb), start=1)}
         for index, cell in enumerate(self.nb.cells):
             number = numbers.get(id(cell))
@@ -102,6 +103,7 @@ class HonestEngine(NBClientEngine):
         execution_timeout: float | None = None,
         **ignored: Any,
     ) -> None:
+        """Run the notebook with the honest client; papermill calls this."""
         account = account or Account(len(code_cells(nb_man.nb)))
         for cell in nb_man.nb.cells:
             if INJECTED in tags(cell):  # the book hides what papermill added

@@ -33,23 +33,29 @@ class Project:
 
     @property
     def artifacts(self) -> Path:
+        """Folder of everything that runs leave on this machine."""
         return self.root / "artifacts"
 
     @property
     def lock_file(self) -> Path:
+        """The pinned packages."""
         return self.root / "requirements.lock"
 
     @property
     def history(self) -> Path:
+        """One line a run, append-only."""
         return self.artifacts / "history.jsonl"
 
     def notebook(self, chapter: str) -> Path:
+        """A chapter's source, stored without outputs."""
         return self.root / "notebooks" / f"{chapter}.ipynb"
 
     def record(self, profile: str, chapter: str) -> Path:
+        """The record of a chapter's last run."""
         return self.artifacts / "runs" / profile / f"{chapter}.json"
 
     def executed(self, profile: str, chapter: str) -> Path:
+        """The notebook of a chapter's last run, with its outputs."""
         return self.artifacts / "executed" / profile / f"{chapter}.ipynb"
 
     def kept(self, profile: str, chapter: str) -> Path:

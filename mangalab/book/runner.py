@@ -33,6 +33,7 @@ class Outcome:
 
     @property
     def passed(self) -> bool:
+        """Whether the chapter's record is good."""
         return self.record["status"] == "passed"
 
 

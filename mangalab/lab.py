@@ -27,6 +27,13 @@ def find_root(start: Path | None = None) -> Path:
     raise FileNotFoundError(f"no chapters.yml at or above {here}: start inside the project's folder")
 
 
+class Shown(str):
+    """A word that is on the page already: a cell that ends with it does not print it again."""
+
+    def _ipython_display_(self) -> None:
+        pass
+
+
 class Lab:
     """Says, shows, compares, judges and decides; records each of them. Open one per chapter."""
 
@@ -124,9 +131,9 @@ class Lab:
 
         A flat list is one number per seed (paired t). A list of lists, shape (seeds, examples),
         resamples both; with one seed it resamples the examples of two fixed models in pairs.
-        Returns the :class:`~mangalab.evaluation.intervals.Interval` of the difference.
+        Returns the difference as a :class:`~mangalab.evaluation.intervals.Difference`.
         """
-        from .evaluation.intervals import verdict
+        from .evaluation.intervals import Difference, verdict
 
         found, runs = _difference(a, b)
         word = verdict(found.low, found.high, higher_is_better)
@@ -139,7 +146,7 @@ class Lab:
             f"> **{names[0]}** against **{names[1]}**, {metric}: difference {found:{spec}}, "
             f"n = {found.n} ({found.method}): **{word}**."
         )
-        return found
+        return Difference(**vars(found), word=word)
 
     # ------------------------------------------------------------------ claims
     def claim(self, id: str, measured=None, low=None, high=None, n=None, holds=None, note="") -> str:
@@ -159,7 +166,7 @@ class Lab:
             "id": id, "claimed": entry.get("claimed"), "measured": measured, "low": low,
             "high": high, "n": n, "verdict": word, "note": note})
         self._flush()
-        return word
+        return Shown(word)
 
     def claims_table(self) -> None:
         """Show every claim that this chapter has judged."""
@@ -194,7 +201,7 @@ class Lab:
             "scenario": scenario, "agrees": agrees,
             "options": [{"name": o.name, "metrics": o.metrics} for o in options]})
         self._flush()
-        return chosen
+        return Shown(chosen)
 
     def _line(self, line: str, values: dict) -> str:
         used = {f[1] for f in string.Formatter().parse(line) if f[1]}

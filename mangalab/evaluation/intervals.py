@@ -25,6 +25,16 @@ class Interval:
         return f"{self.value:{spec}} [{self.low:{spec}}, {self.high:{spec}}]"
 
 
+@dataclass(frozen=True)
+class Difference(Interval):
+    """An interval of a - b with the word that it allows; the lab has shown it already."""
+
+    word: str
+
+    def _ipython_display_(self) -> None:
+        pass
+
+
 def wilson(successes: int, n: int) -> Interval:
     """Wilson score interval of a proportion (Wilson 1927, equation 4); good at 0 and 1 and small n."""
     if not 0 <= successes <= n or n == 0:

@@ -90,6 +90,8 @@ def test_cached_bottom_gives_the_same_training(bert):
     whole = model(Packed.of(MESSAGES))
     assert torch.allclose(whole, model(Packed.of(MESSAGES), torch.cat(cache)), atol=1e-6)
     assert cached.losses == train(bert, MESSAGES, LABELS, config).losses
+    whole, stored = (predict(cached.model, MESSAGES, c).logits for c in (None, cache))
+    assert torch.allclose(whole, stored, atol=1e-6)
 
 
 def test_training_learns_and_is_repeatable_and_leaves_the_source_alone(bert):
@@ -111,6 +113,9 @@ def test_only_the_asked_layers_move(bert):
     assert set(moved) == {n.removesuffix(".weight") for n, p in bert.named_parameters()
                           if p.dim() == 2 and n.startswith("encoder")}
     assert {int(n.split(".")[2]) for n in moved if not torch.equal(moved[n], still[n])} == {2}
+    other = LeanEncoder(bert)
+    other.set_matrices(moved)
+    assert all(torch.equal(w, moved[n]) for n, w in other.matrices().items())
 
 
 def test_predict_keeps_the_order_and_layer_features_end_in_its_features(bert):

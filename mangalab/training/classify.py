@@ -158,11 +158,14 @@ def train(
 
 
 @torch.no_grad()
-def predict(model: Classifier, messages: Sequence[Sequence[int]]) -> Outputs:
-    """Logits and pooled features of ``messages``, in their order."""
+def predict(
+    model: Classifier, messages: Sequence[Sequence[int]], cache: Sequence[Tensor] | None = None
+) -> Outputs:
+    """Logits and pooled features of ``messages``, in their order; ``cache`` as in :func:`train`."""
     features = torch.empty(len(messages), model.head.in_features)
     for chosen, batch in _in_order(messages, model.encoder):
-        features[chosen] = model.encoder(batch).cpu()
+        x = torch.cat([cache[i] for i in chosen]) if cache else None
+        features[chosen] = model.encoder(batch, x).cpu()
     logits = F.linear(features, model.head.weight.cpu(), model.head.bias.cpu())
     return Outputs(logits, features)
 

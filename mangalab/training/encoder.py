@@ -189,6 +189,12 @@ class LeanEncoder(nn.Module):
                 found |= dict(zip(names, parts, strict=True))
         return found
 
+    @torch.no_grad()
+    def set_matrices(self, matrices: dict[str, Tensor]) -> None:
+        """Overwrite the weights that :meth:`matrices` names."""
+        for name, part in self.matrices().items():
+            part.copy_(matrices[name])
+
 
 def pool(x: Tensor, batch: Packed) -> Tensor:
     """Mean of packed states (T, d) over each message, (n, d) float32: MiniLM's sentence vector."""

@@ -50,6 +50,7 @@ class Lab:
 
         The profile comes from ``MANGALAB_PROFILE``; ``parameters`` are recorded as given.
         """
+        _silence()
         _seed_everything(seed)
         figures.use_style()
         lab = cls(chapter, from_environment(), seed, seeds, find_root())
@@ -316,6 +317,16 @@ def _version(name: str) -> str:
         from . import __version__
 
         return __version__ if name == "mangalab" else "absent"
+
+
+def _silence() -> None:
+    """Drop warnings of libraries that tell a reader nothing and cannot be acted on."""
+    import logging
+    import warnings
+
+    logging.getLogger("bitsandbytes.backends.cpu.ops").setLevel(logging.ERROR)
+    warnings.filterwarnings("ignore", message="IProgress not found")
+    warnings.filterwarnings("ignore", category=FutureWarning, module="transformers")
 
 
 def _seed_everything(seed: int) -> None:

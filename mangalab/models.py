@@ -6,6 +6,7 @@ de-quantised once and kept as safetensors in the user's cache. No code of a mode
 pickle is read, and every weight file is checked against its SHA-256 before first use.
 """
 
+import contextlib
 import hashlib
 import importlib.util
 import json
@@ -58,25 +59,51 @@ def encoder_path() -> str:
 
 
 def load_causal_lm(
-    dtype: "torch.dtype | None" = None, attn: str = "sdpa"
+    dtype: "torch.dtype | None" = None, attn: str = "sdpa", four_bit: bool = False
 ) -> "tuple[PreTrainedModel, PreTrainedTokenizerBase]":
-    """The causal LM in eval mode with its tokenizer; ``dtype`` defaults to the profile's choice."""
-    from transformers import AutoModelForCausalLM
+    """The causal LM in eval mode with its tokenizer; ``dtype`` defaults to the profile's choice.
 
-    path = causal_lm_path()
+    ``four_bit`` stores the linears of the layers as NF4 with double quantisation (QLoRA,
+    2305.14314) through bitsandbytes, guarded against its CPU inference packing.
+    """
+    from transformers import AutoModelForCausalLM
+    from transformers.utils import logging
+
+    logging.disable_progress_bar()
+    path, dtype = causal_lm_path(), dtype or _default_dtype()
+    extra = {"quantization_config": _nf4(dtype)} if four_bit else {}
     model = AutoModelForCausalLM.from_pretrained(
-        path, dtype=dtype or _default_dtype(), attn_implementation=attn, **_offline(path)
+        path, dtype=dtype, attn_implementation=attn, **_offline(path), **extra
     )
+    if four_bit:
+        from .training.quantize import guard_4bit_training
+
+        guard_4bit_training(model)
     return model.eval(), load_tokenizer(path)
+
+
+def _nf4(dtype: "torch.dtype"):
+    from transformers import BitsAndBytesConfig
+
+    return BitsAndBytesConfig(
+        load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_use_double_quant=True,
+        bnb_4bit_compute_dtype=dtype,
+    )
 
 
 def load_encoder(
     dtype: "torch.dtype | None" = None,
 ) -> "tuple[PreTrainedModel, PreTrainedTokenizerBase]":
     """The encoder in eval mode with its tokenizer; float32 unless told otherwise."""
-    import torch
-    from transformers import AutoModel
+    import warnings
 
+    import torch
+
+    warnings.filterwarnings("ignore", message="IProgress not found")
+    from transformers import AutoModel
+    from transformers.utils import logging
+
+    logging.disable_progress_bar()
     path = encoder_path()
     model = AutoModel.from_pretrained(path, dtype=dtype or torch.float32, **_offline(path))
     return model.eval(), load_tokenizer(path)
@@ -121,31 +148,34 @@ def _verify(path: Path, expected: str, package: str) -> None:
     """Check a packaged weight file once per file state; the verdict is kept in the cache."""
     stamp = cache_dir() / f"verified-{package}.json"
     state = [str(path), path.stat().st_size, path.stat().st_mtime_ns, expected]
-    if stamp.exists() and _read_json(stamp) == state:
+    if _read_json(stamp) == state:
         return
     actual = _sha256(path)
     if actual != expected:
         raise ModelError(
-            f"{path} has SHA-256 {actual[:12]}..., expected {expected[:12]}...: the file is damaged "
-            f"or not the published one; reinstall with `pip install --force-reinstall --no-deps {package}`"
+            f"{path} has SHA-256 {actual[:12]}..., expected {expected[:12]}...: the file is "
+            "damaged or not the published one; reinstall with `pip install --force-reinstall "
+            f"--no-deps {package}`"
         )
-    _write_text(stamp, json.dumps(state))
+    _remember(stamp, json.dumps(state))
 
 
 def _check_converted(folder: Path) -> None:
     """Refuse a converted checkpoint whose weights changed since they were written."""
     weights = folder / "model.safetensors"
     stamp = (folder / "SHA256").read_text(encoding="utf8").split()
-    state = f"{weights.stat().st_size}" if weights.exists() else "missing"
-    if stamp[1:] != [state] or (len(stamp) != 2):
-        raise ModelError(_corrupt(folder, f"model.safetensors is {state} bytes, expected {stamp[1]}"))
+    if len(stamp) != 2:
+        raise ModelError(_corrupt(folder, "its file SHA256 is cut short"))
+    size = f"{weights.stat().st_size} bytes" if weights.exists() else "missing"
+    if size != f"{stamp[1]} bytes":
+        raise ModelError(_corrupt(folder, f"model.safetensors is {size}, not {stamp[1]} bytes"))
     seen = folder / "VERIFIED"
     mark = f"{stamp[0]} {weights.stat().st_mtime_ns}"
     if seen.exists() and seen.read_text(encoding="utf8") == mark:
         return
     if _sha256(weights) != stamp[0]:
-        raise ModelError(_corrupt(folder, "model.safetensors has another SHA-256 than when written"))
-    _write_text(seen, mark)
+        raise ModelError(_corrupt(folder, "model.safetensors has another SHA-256 than at first"))
+    _remember(seen, mark)
 
 
 def _corrupt(folder: Path, why: str) -> str:
@@ -199,8 +229,14 @@ def _write_checkpoint(gguf: Path, scratch: Path) -> None:
 def _read_json(path: Path) -> object:
     try:
         return json.loads(path.read_text(encoding="utf8"))
-    except ValueError:
+    except (ValueError, OSError):
         return None
+
+
+def _remember(path: Path, text: str) -> None:
+    """Keep a verdict if the cache takes it; a read-only cache only means verifying every time."""
+    with contextlib.suppress(OSError):
+        _write_text(path, text)
 
 
 def _write_text(path: Path, text: str) -> None:

@@ -86,15 +86,16 @@ def plain(value: object) -> object:
     raise RecordError(f"cannot record a {type(value).__name__}: {value!r}; pass numbers or text")
 
 
-_hashes: dict[tuple[str, int], str] = {}
+_hashes: dict[str, str] = {}
 
 
 def file_hash(path: Path) -> str:
-    """SHA-256 of a file, remembered by modification time."""
-    key = (str(path), path.stat().st_mtime_ns)
-    if key not in _hashes:
-        _hashes[key] = hashlib.sha256(path.read_bytes().replace(b"\r\n", b"\n")).hexdigest()
-    return _hashes[key]
+    """SHA-256 of a file as it was when this process first asked: an edit made while a chapter runs
+    is not what the chapter ran."""
+    if str(path) not in _hashes:
+        contents = path.read_bytes().replace(b"\r\n", b"\n")
+        _hashes[str(path)] = hashlib.sha256(contents).hexdigest()
+    return _hashes[str(path)]
 
 
 def imported_modules() -> dict[str, str]:

@@ -12,6 +12,7 @@ function, and leaves out what a generic forward pass cannot:
 Right padding and the causal mask make a padding mask unnecessary: no real query sees a pad key.
 """
 
+import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
@@ -53,7 +54,8 @@ def pack(examples: Sequence[tuple[Sequence[int], int]], device: str = "cpu") -> 
         slots += range(row * length, row * length + len(tokens))
         ids += tokens
     tensor = lambda values: torch.tensor(values, device=device)  # noqa: E731
-    return Batch(tensor(ids), tensor(slots), (len(examples), length), tensor(sources), tensor(targets))
+    shape = (len(examples), length)
+    return Batch(tensor(ids), tensor(slots), shape, tensor(sources), tensor(targets))
 
 
 class LoRAProduct(torch.autograd.Function):
@@ -142,11 +144,11 @@ def rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
 class Product:
     """Linears of one layer that share their input, as one call on packed tokens."""
 
-    def __init__(self, members: Sequence[nn.Module], dtype: torch.dtype):
+    def __init__(self, members: Sequence[nn.Module], dtype: torch.dtype, training: bool):
         self.members, self.dtype = members, dtype
         bases = [getattr(member, "base_layer", member) for member in members]
         self.weights = [base.weight for base in bases]
-        self.trained = any(weight.requires_grad for weight in self.weights)
+        self.trained = training and any(weight.requires_grad for weight in self.weights)
         self.lora = [_adapter(member) for member in members]
         self.fetch = None if self.trained else _fetcher(bases, dtype)
         self.parts = self._layout(bases)
@@ -171,6 +173,31 @@ class Product:
         return LoRAProduct.apply(x, self.fetch, self.parts, A, *(b for _, b, _ in adapted))
 
 
+def _moves(module: nn.Module, training: bool) -> bool:
+    """Does this module differ from the frozen base, now or after a training step?"""
+    if hasattr(module, "lora_A"):
+        return _adapter(module) is not None
+    return training and isinstance(module, nn.Linear) and module.weight.requires_grad
+
+
+def _obstacle(causal: nn.Module, training: bool) -> str | None:
+    """Why this engine cannot compute or train ``causal``, or None."""
+    kind, act = causal.config.model_type, getattr(causal.config, "hidden_act", None)
+    if (kind, act) != ("llama", "silu"):
+        return f"{kind!r} model with {act!r}: this engine computes Llama with SiLU only"
+    linears = {member for _, members in GROUPS.values() for member in members}
+    for name, parameter in causal.named_parameters():
+        if name.endswith("bias"):
+            return f"{name}: this engine computes no biases; use the Hugging Face forward pass"
+        owner = re.sub(r"\.(base_layer|lora_|weight).*", "", name).split(".")[-1]
+        if owner not in linears and ((training and parameter.requires_grad) or "lora_" in name):
+            return (
+                f"{name} is trainable, but this engine trains adapters and weights of the layers' "
+                "linears only: attach an adapter there, or freeze the rest with trainable_linears()"
+            )
+    return None
+
+
 def _adapter(member: nn.Module) -> tuple[Tensor, Tensor, float] | None:
     """(A, B, scaling) of a PEFT LoRA linear's active adapter, or None."""
     if not hasattr(member, "lora_A") or getattr(member, "disable_adapters", False):
@@ -182,7 +209,7 @@ def _adapter(member: nn.Module) -> tuple[Tensor, Tensor, float] | None:
         return None
     name = active[0]
     if member.use_dora.get(name) or getattr(member.lora_dropout[name], "p", 0):
-        raise ValueError(f"adapter {name!r} uses DoRA or dropout, which this engine does not compute")
+        raise ValueError(f"adapter {name!r} uses DoRA or dropout, which this engine lacks")
     return member.lora_A[name].weight, member.lora_B[name].weight, member.scaling[name]
 
 
@@ -203,20 +230,21 @@ def _fetcher(bases: Sequence[nn.Module], dtype: torch.dtype) -> Callable[[], Ten
 class LeanLlama:
     """The engine over ``model``, a LlamaForCausalLM or a PEFT model around one.
 
-    ``first`` is the lowest layer that carries trained parameters. Build it anew after adapters
-    are added, activated or merged; optimiser steps need no rebuild.
+    ``first`` is the lowest layer that trains (``training``) or carries an adapter. Build the engine
+    anew after adapters are added, activated or merged; optimiser steps need no rebuild.
+    Raises ValueError where it would compute something else than the model.
     """
 
-    def __init__(self, model: nn.Module, dtype: torch.dtype = torch.bfloat16):
+    def __init__(
+        self, model: nn.Module, dtype: torch.dtype = torch.bfloat16, training: bool = True
+    ):
         causal = model.get_base_model() if hasattr(model, "get_base_model") else model
-        if causal.config.model_type != "llama":
-            raise ValueError(f"{causal.config.model_type!r} model: this engine computes Llama only")
+        if obstacle := _obstacle(causal, training):
+            raise ValueError(obstacle)
         self.config, self.core, self.head = causal.config, causal.model, causal.lm_head.weight
-        self.dtype, self.layers = dtype, self.core.layers
-        trained = [any(p.requires_grad for p in layer.parameters()) for layer in self.layers]
-        self.first = trained.index(True) if any(trained) else len(self.layers)
-        if self.head.requires_grad:
-            raise ValueError("the (tied) embedding is trainable: freeze it, or use the Hugging Face model")
+        self.dtype, self.training, self.layers = dtype, training, self.core.layers
+        moved = [any(_moves(m, training) for m in layer.modules()) for layer in self.layers]
+        self.first = moved.index(True) if any(moved) else len(self.layers)
         self.products: dict[int, dict[str, Product]] = {}
         self.head = self.head.detach().to(dtype)
 
@@ -225,7 +253,8 @@ class LeanLlama:
         if i not in self.products:
             layer = self.layers[i]
             self.products[i] = {
-                name: Product([getattr(getattr(layer, block), m) for m in members], self.dtype)
+                name: Product([getattr(getattr(layer, block), m) for m in members], self.dtype,
+                              self.training)
                 for name, (block, members) in GROUPS.items()}
         return self.products[i]
 
@@ -237,7 +266,7 @@ class LeanLlama:
 
     def hidden(self, batch: Batch, bottom: Tensor | None = None) -> Tensor:
         """Final normalised hidden states (T, d)."""
-        x = self.bottom(batch) if bottom is None else bottom
+        x = self.bottom(batch) if bottom is None else bottom.to(self.dtype)
         x = self._run(x, batch, range(self.first, len(self.layers)))
         return self._norm(x, self.core.norm)
 

@@ -6,7 +6,7 @@ the same loss (``benchmarks/sft.py``); adapters, saving and merging are PEFT's.
 
 import math
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 import torch
@@ -129,8 +129,14 @@ def render_text(tokenizer, text: str) -> Example:
 
 
 # ---------------------------------------------------------------------------- adapters
-def attach(model: nn.Module, lora: LoRA, seed: int = 0, name: str = "default") -> nn.Module:
-    """Wrap ``model`` with a PEFT adapter whose initial values depend on ``seed`` alone."""
+def attach(
+    model: nn.Module, lora: LoRA, seed: int = 0, name: str = "default", start: Mapping | None = None
+) -> nn.Module:
+    """Wrap ``model`` with a PEFT adapter whose initial values depend on ``seed`` alone.
+
+    A model that has adapters gets one more and activates it. ``start`` maps module names to
+    updates (with factors ``A`` and ``B``) of an earlier run: the adapter then starts from those.
+    """
     from peft import LoraConfig, get_peft_model
 
     config = LoraConfig(
@@ -144,7 +150,22 @@ def attach(model: nn.Module, lora: LoRA, seed: int = 0, name: str = "default") -
     else:
         model = get_peft_model(model, config, adapter_name=name)
     _initialise(model, name, lora.init, seed)
+    if start is not None:
+        _restore(model, name, start)
     return model
+
+
+def _restore(model: nn.Module, name: str, start: Mapping) -> None:
+    modules = dict(model.get_base_model().named_modules())
+    adapted = {key for key, module in modules.items() if hasattr(module, "lora_A")}
+    if adapted != set(start):
+        raise ValueError(
+            f"start has updates for {len(start)} modules, the adapter sits in {len(adapted)}: "
+            "continue with the targets and layers of the run that they come from"
+        )
+    for key, update in start.items():
+        modules[key].lora_A[name].weight.data.copy_(update.A)
+        modules[key].lora_B[name].weight.data.copy_(update.B)
 
 
 def _initialise(model: nn.Module, name: str, init: str, seed: int) -> None:
@@ -240,10 +261,10 @@ def score(
     model: nn.Module,
     data: Sequence[Example] | Prepared,
     dtype: torch.dtype = torch.bfloat16,
-    chunk: int = 48,
+    chunk: int = 32,
 ) -> Scores:
     """Teacher-forced NLL and exact match of every example."""
-    engine = LeanLlama(model, dtype)
+    engine = LeanLlama(model, dtype, training=False)
     data = _prepared(engine, data, cache=False)
     n = len(data.examples)
     nll, exact = [0.0] * n, [False] * n

@@ -73,3 +73,39 @@ def test_latency_warms_up_and_restores_threads():
     assert seen == ["a", "b", "a", "b", "c"]
     assert found.milliseconds.shape == (3,)
     assert Latency(np.array([1.0, 2, 3])).at(0.5) == 2
+
+
+def test_stream_restores_shares_and_takes_the_cheapest_action():
+    cost = np.array([[0.0, 2.0], [10.0, 0.0]])
+    known = np.array([[0.95, 0.05], [0.8, 0.2], [0.1, 0.9]])
+    stream = c.mixed_stream(known, np.array([0, 1, 1]), np.array([[0.6, 0.4]]), cost,
+                            [0.7, 0.3], stranger_share=0.2, stranger_cost=3.0)
+    assert stream.weights.tolist() == pytest.approx([0.56 * 4, 0.12 * 4, 0.12 * 4, 0.2 * 4])
+    assert stream.routed.tolist() == [0, 10, 0, 3]
+    # expected costs 0.5, then 1.6 and 2.4: only the first and third are cheaper than asking
+    assert stream.cheapest(cost, 1.0).tolist() == [0, 1, 0, 1]
+
+
+def test_sets_at_never_leaves_a_message_without_an_intent():
+    p = np.array([[0.6, 0.7, 0.1], [0.3, 0.2, 0.1]])
+    assert c.sets_at(p, 0.5).tolist() == [[True, True, False], [True, False, False]]
+
+
+def test_every_plot_draws():
+    from mangalab.evaluation import plots
+    from mangalab.evaluation.calibration import reliability
+    from mangalab.evaluation.intervals import wilson
+    from mangalab.figures import png
+
+    r, line = wilson(3, 10), ([0.0, 0.5, 1.0], [1.0, 0.5, 0.7])
+    figures = [
+        plots.smooth_losses({"a": [3.0, 2.0]}), plots.dots({"a": [0.1, 0.2]}, "x"),
+        plots.intervals(["a"], [r], "x"), plots.bands([10, 20], {"a": [r, r]}, "x", "y"),
+        plots.confusion_grid(np.array([[3, 1], [0, 4]]), ["a", "b"]),
+        plots.reliability_diagram({"a": reliability(np.full(20, 0.7), np.ones(20))}),
+        plots.harm_and_risk({"a": line}, {"b": line}, 0.4),
+        plots.latency_curves({"a": Latency(np.array([1.0, 2.0]))}),
+        plots.movement({"a": [0.1, 0.2]}, [1.0, 0.9, 0.8]),
+        plots.energy_curves([1, 2], {"a": [0.5, 1.0]}, [0.4, 1.0]),
+    ]
+    assert all(png(figure, dpi=40)[:4] == b"\x89PNG" for figure in figures)

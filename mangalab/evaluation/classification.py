@@ -1,6 +1,7 @@
 """How a router is scored: recall by class, re-weighting to traffic, harm, and when to abstain."""
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
 
@@ -81,3 +82,52 @@ def set_recall(truth: np.ndarray, predicted: np.ndarray) -> np.ndarray:
     """For each message: share of its true intents that were found; (n,)."""
     truth = np.asarray(truth, bool)
     return (truth & np.asarray(predicted, bool)).sum(1) / truth.sum(1)
+
+
+@dataclass(frozen=True)
+class Stream:
+    """Messages as they arrive: ``probabilities`` (n, classes), the ``costs`` (n, classes) of every
+    route for each message, and ``weights`` (n,) with mean 1 that restore the traffic."""
+
+    probabilities: np.ndarray
+    costs: np.ndarray
+    weights: np.ndarray
+
+    @property
+    def confidence(self) -> np.ndarray:
+        """Largest probability of each message."""
+        return self.probabilities.max(1)
+
+    @property
+    def routed(self) -> np.ndarray:
+        """Harm of each message when it takes its most probable route."""
+        return self.costs[np.arange(len(self.costs)), self.probabilities.argmax(1)]
+
+    def cheapest(self, cost: np.ndarray, fallback: float) -> np.ndarray:
+        """Harm when the router takes the least expected cost of all routes and the fallback."""
+        expected = self.probabilities @ cost
+        taken = self.costs[np.arange(len(expected)), expected.argmin(1)]
+        return np.where(expected.min(1) > fallback, fallback, taken)
+
+
+def mixed_stream(
+    known: np.ndarray, labels: np.ndarray, unknown: np.ndarray, cost: np.ndarray,
+    shares: Sequence[float], stranger_share: float, stranger_cost: float,
+) -> Stream:
+    """Stream of ``known`` messages at their class shares and ``unknown`` ones at theirs.
+
+    ``known`` and ``unknown`` are probabilities; any route of an unknown message costs the same.
+    """
+    n = len(known) + len(unknown)
+    weights = np.concatenate([
+        class_weights(labels, shares) * (1 - stranger_share) / len(known),
+        np.full(len(unknown), stranger_share / len(unknown)),
+    ])
+    costs = np.concatenate([cost[labels], np.full((len(unknown), cost.shape[1]), stranger_cost)])
+    return Stream(np.concatenate([known, unknown]), costs, weights * n)
+
+
+def sets_at(probabilities: np.ndarray, cut: float) -> np.ndarray:
+    """Predicted sets (n, classes): all above ``cut``, or the best one where none is."""
+    best = probabilities == probabilities.max(1, keepdims=True)
+    return (probabilities > cut) | best

@@ -154,8 +154,8 @@ class Lab:
         """Judge the statement ``id`` of ``book/claims.yml`` by this run; returns the verdict.
 
         Pass ``measured`` (a number or an interval) for a numeric claim. For a claim in words pass
-        ``holds``, computed from measurements, and ``measured`` as text. With neither, the claim is
-        recorded as beyond this run; ``note`` says why.
+        ``holds``, computed from measurements (true, false, or ``"inconclusive"``), and ``measured``
+        as text. With neither, the claim is recorded as beyond this run; ``note`` says why.
         """
         entry = claims.load(self.root).get(id)
         if entry is None:
@@ -268,6 +268,10 @@ def _difference(a, b):
 
 
 def _judge_entry(entry: dict, measured, low, high, holds) -> str:
+    if isinstance(holds, str):
+        if holds not in claims.VERDICTS:
+            raise claims.ClaimError(f"holds={holds!r}: pass True, False or one of {claims.VERDICTS}")
+        return holds
     if holds is not None:
         return "held" if holds else "refuted"
     if measured is None:

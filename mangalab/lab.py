@@ -5,7 +5,7 @@ import os
 import string
 import time
 from collections.abc import Iterable, Sequence
-from datetime import datetime, timezone
+from datetime import UTC, datetime
 from importlib import metadata
 from pathlib import Path
 
@@ -233,7 +233,7 @@ class Lab:
         self.fragment.complete = True
         self._flush()
         f = self.fragment
-        when = datetime.now(timezone.utc).strftime("%Y-%m-%d %H:%M UTC")
+        when = datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC")
         rows = [
             ("profile", f"{f.profile}" + ("" if self.profile.publishable else " (not publishable)")),
             ("run", f"{when}, {time.perf_counter() - self.started:.0f} s of this kernel"),

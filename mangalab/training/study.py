@@ -10,7 +10,16 @@ from torch import nn
 from ..spectrum import DenseUpdate, updates_from_peft
 from .llama import LeanLlama
 from .sft import (
-    Example, History, LoRA, Prepared, Scores, SFTConfig, attach, prepare, score, train,
+    Example,
+    History,
+    LoRA,
+    Prepared,
+    Scores,
+    SFTConfig,
+    attach,
+    prepare,
+    score,
+    train,
     trainable_linears,
 )
 

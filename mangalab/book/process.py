@@ -115,6 +115,7 @@ def environment(project: Any, profile: str, work: Path) -> dict[str, str]:
         "MANGALAB_ROOT": str(project.root),
         "MANGALAB_FRAGMENT": str(work / "fragment.json"),
         "OMP_WAIT_POLICY": "PASSIVE",
+        "GOMP_SPINCOUNT": "2000",
         "PYTHONHASHSEED": "0",
         "PYTHONUTF8": "1",
         "TOKENIZERS_PARALLELISM": "false",

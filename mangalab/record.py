@@ -4,11 +4,14 @@ import hashlib
 import json
 import math
 import os
+import re
 import sys
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 SCHEMA = 1
+# Values that differ from run to run on the same machine are told by their names: step_ms, time_ratio
+TIMED = re.compile(r"(^|_)(time|ms|seconds|latency|speed|speedup|p50|p95)(_|$)")
 
 
 class RecordError(ValueError):
@@ -56,6 +59,8 @@ class Fragment:
             raise RecordError(
                 f"value {key!r} is {old['value']!r} already and now {entry['value']!r}: use another key"
             )
+        if TIMED.search(key):
+            entry["kind"] = "time"
         self.values[key] = {**(old or {}), **{k: v for k, v in entry.items() if v is not None}}
 
     def write(self) -> None:

@@ -5,7 +5,7 @@ function, and leaves out what a generic forward pass cannot:
 
 * padding never enters a linear layer: tokens lie packed, (tokens, d); only attention sees a grid;
 * q, k, v share one product with the frozen weights, and so do gate and up;
-* a group of LoRA linears is one autograd function: bf16 products, fp32 master weights;
+* a group of LoRA linears, a norm, attention are one autograd function each (``llama_ops``);
 * logits exist only where a label is;
 * layers below the first trained one can run once, their output kept (:meth:`LeanLlama.bottom`).
 
@@ -19,6 +19,8 @@ from dataclasses import dataclass
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+
+from .llama_ops import Attention, FrozenProduct, Grid, LoRAProduct, RMSNorm, SwiGLU
 
 GROUPS = {"qkv": ("self_attn", ("q_proj", "k_proj", "v_proj")), "o": ("self_attn", ("o_proj",)),
           "up": ("mlp", ("gate_proj", "up_proj")), "down": ("mlp", ("down_proj",))}
@@ -56,89 +58,6 @@ def pack(examples: Sequence[tuple[Sequence[int], int]], device: str = "cpu") -> 
     tensor = lambda values: torch.tensor(values, device=device)  # noqa: E731
     shape = (len(examples), length)
     return Batch(tensor(ids), tensor(slots), shape, tensor(sources), tensor(targets))
-
-
-class LoRAProduct(torch.autograd.Function):
-    """y = x W^T + s_i (x A_i^T) B_i^T for linears i that share their input x (T, d_in).
-
-    ``fetch()`` gives the frozen W (sum of d_out, d_in), again in backward, so that a 4-bit W is
-    never kept unpacked. A stacks the A_i, (sum of r_i, d_in); each B_i is (d_out_i, r_i);
-    ``parts`` holds (output slice, rank slice, s_i).
-    """
-
-    @staticmethod
-    def forward(ctx, x, fetch, parts, A, *Bs):
-        A, Bs = A.to(x.dtype), [B.to(x.dtype) for B in Bs]
-        y, z = x @ fetch().T, x @ A.T
-        for (out, rank, scale), B in zip(parts, Bs, strict=True):
-            y[:, out].addmm_(z[:, rank], B.T, alpha=scale)
-        ctx.fetch, ctx.parts = fetch, parts
-        ctx.save_for_backward(x, z, A, *Bs)
-        return y
-
-    @staticmethod
-    def backward(ctx, dy):
-        x, z, A, *Bs = ctx.saved_tensors
-        dz = torch.empty_like(z)
-        dBs = []
-        for (out, rank, scale), B in zip(ctx.parts, Bs, strict=True):
-            dz[:, rank] = scale * (dy[:, out] @ B)
-            dBs.append(scale * (dy[:, out].T @ z[:, rank]).float())
-        dx = (dy @ ctx.fetch()).addmm_(dz, A) if ctx.needs_input_grad[0] else None
-        return dx, None, None, (dz.T @ x).float(), *dBs
-
-
-class FrozenProduct(torch.autograd.Function):
-    """y = x W^T with a frozen W from ``fetch()``; keeps nothing for backward."""
-
-    @staticmethod
-    def forward(ctx, x, fetch):
-        ctx.fetch = fetch
-        return x @ fetch().T
-
-    @staticmethod
-    def backward(ctx, dy):
-        return dy @ ctx.fetch(), None
-
-
-class SwiGLU(torch.autograd.Function):
-    """silu(gate) * up of a joint (T, 2 d_ff) product; backward recomputes instead of keeping."""
-
-    @staticmethod
-    def forward(ctx, h):
-        gate, up = h.chunk(2, -1)
-        ctx.save_for_backward(h)
-        return F.silu(gate).mul_(up)
-
-    @staticmethod
-    def backward(ctx, dy):
-        (h,) = ctx.saved_tensors
-        gate, up = h.chunk(2, -1)
-        dh = torch.empty_like(h)
-        dgate, dup = dh.chunk(2, -1)
-        torch.mul(dy, F.silu(gate), out=dup)
-        dgate.copy_(torch.ops.aten.silu_backward(dy * up, gate))
-        return dh
-
-
-class Rotate(torch.autograd.Function):
-    """Rotary embedding of x (T, heads, d): a rotation, so backward turns the other way."""
-
-    @staticmethod
-    def forward(ctx, x, cos, sin):
-        ctx.save_for_backward(cos, sin)
-        return rotate(x, cos, sin)
-
-    @staticmethod
-    def backward(ctx, dy):
-        cos, sin = ctx.saved_tensors
-        return rotate(dy, cos, -sin), None, None
-
-
-def rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
-    """Turn the pairs (x_j, x_{j+d/2}) by their angle; cos and sin are (T, 1, d/2)."""
-    a, b = x.chunk(2, -1)
-    return torch.cat([a * cos - b * sin, b * cos + a * sin], -1)
 
 
 class Product:
@@ -272,44 +191,30 @@ class LeanLlama:
 
     def logits(self, batch: Batch, bottom: Tensor | None = None) -> Tensor:
         """Logits (C, vocabulary) at the places that predict labels, float32."""
-        return (self.hidden(batch, bottom)[batch.sources] @ self.head.T).float()
+        return (self.hidden(batch, bottom).index_select(0, batch.sources) @ self.head.T).float()
 
     def loss(self, batch: Batch, bottom: Tensor | None = None) -> Tensor:
         """Mean cross-entropy over the batch's labels."""
         return F.cross_entropy(self.logits(batch, bottom), batch.targets)
 
     def _run(self, x: Tensor, batch: Batch, layers: range) -> Tensor:
-        cos, sin = self._angles(batch)
+        grid = self._grid(batch)
         for i in layers:
             layer, product = self.layers[i], self._products(i)
             qkv = product["qkv"](self._norm(x, layer.input_layernorm))
-            x = x + product["o"](self._attend(qkv, cos, sin, batch))
+            x = x + product["o"](Attention.apply(qkv, grid))
             h = product["up"](self._norm(x, layer.post_attention_layernorm))
             x = x + product["down"](SwiGLU.apply(h))
         return x
 
     def _norm(self, x: Tensor, norm: nn.Module) -> Tensor:
-        return F.rms_norm(x, (x.shape[-1],), norm.weight.to(x.dtype), norm.variance_epsilon)
+        return RMSNorm.apply(x, norm.weight, norm.variance_epsilon)
 
-    def _angles(self, batch: Batch) -> tuple[Tensor, Tensor]:
-        positions = (batch.slots % batch.shape[1]).unsqueeze(0)
+    def _grid(self, batch: Batch) -> Grid:
+        c, length = self.config, batch.shape[1]
+        positions = (batch.slots % length).unsqueeze(0)
         cos, sin = self.core.rotary_emb(self.head[:1], positions)
-        half = cos.shape[-1] // 2
-        return cos[0, :, None, :half], sin[0, :, None, :half]
-
-    def _attend(self, qkv: Tensor, cos: Tensor, sin: Tensor, batch: Batch) -> Tensor:
-        c, (n, length) = self.config, batch.shape
-        heads, kv, d = c.num_attention_heads, c.num_key_value_heads, c.head_dim
-        turned = Rotate.apply(qkv[:, : (heads + kv) * d].view(-1, heads + kv, d), cos, sin)
-        joint = torch.cat([turned, qkv[:, (heads + kv) * d :].view(-1, kv, d)], 1)
-        grid = joint.new_zeros(n * length, heads + 2 * kv, d).index_copy(0, batch.slots, joint)
-        grid = grid.view(n, length, heads + 2 * kv, d).transpose(1, 2)
-        q, k, v = grid.split([heads, kv, kv], 1)
-        # the query heads of one key head stand under each other: no key is ever repeated
-        q = q.reshape(n * kv, heads // kv * length, d)
-        k, v = k.reshape(n * kv, length, d), v.reshape(n * kv, length, d)
-        scores = (q @ k.transpose(1, 2)).view(n * kv, -1, length, length).float() * d**-0.5
-        future = torch.ones(length, length, dtype=torch.bool, device=q.device).triu(1)
-        weights = scores.masked_fill(future, -torch.inf).softmax(-1).to(q.dtype)
-        mixed = (weights.view(n * kv, -1, length) @ v).view(n, heads, length, d).transpose(1, 2)
-        return mixed.reshape(n * length, heads * d)[batch.slots]
+        cos, sin = (t[0, :, None, : t.shape[-1] // 2] for t in (cos, sin))
+        future = torch.full((length, length), -torch.inf, device=cos.device).triu(1)
+        heads = (c.num_attention_heads, c.num_key_value_heads, c.head_dim)
+        return Grid(batch.slots, batch.shape, future, cos, sin, heads)

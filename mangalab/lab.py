@@ -77,9 +77,9 @@ class Lab:
                 f"say: fields {sorted(used)} and values {sorted(values)} differ: "
                 f"{sorted(used ^ set(values))}"
             )
-        for _, name, spec, _ in fields:
-            if name in values:
-                self._put(name, values[name], spec or "")
+        specs = {name: spec for _, name, spec, _ in fields if name in values}
+        for name in values:  # {recall.low} alone records recall too
+            self._put(name, values[name], specs.get(name) or "")
         self._flush()
         return template.format(**values)
 
@@ -90,6 +90,7 @@ class Lab:
 
     def _put(self, key: str, value: object, spec: str, **extra) -> None:
         number = getattr(value, "value", value)
+        number = number.item() if getattr(number, "ndim", None) == 0 else number  # NumPy, torch
         if isinstance(number, float) and not math.isfinite(number):
             raise RecordError(f"value {key!r} is {number}: a page never shows it; find out why")
         entry = {"value": number, "text": format(value, spec), **extra}
@@ -205,7 +206,9 @@ class Lab:
         return Shown(chosen)
 
     def _line(self, line: str, values: dict) -> str:
-        used = {f[1] for f in string.Formatter().parse(line) if f[1]}
+        used = {f[1].split(".")[0] for f in string.Formatter().parse(line) if f[1]}
+        if missing := sorted(used - set(values)):
+            raise debate.DecisionError(f"the line {line!r} quotes {missing}: add to values=")
         return self.text(line, **{key: values[key] for key in used})
 
     # ------------------------------------------------------------------ spectra, drill, card

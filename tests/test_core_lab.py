@@ -2,6 +2,7 @@
 
 import json
 
+import numpy as np
 import pytest
 
 from mangalab import claims, debate, figures
@@ -85,11 +86,19 @@ def test_say_takes_intervals(lab, shown):
         ("{a} {b}", {"a": 1}, "'b'"),
         ("{a:.2f}", {"a": float("nan")}, "'a' is nan"),
         ("{a:.2f}", {"a": float("inf")}, "'a' is inf"),
+        ("{a:.2f}", {"a": np.float32("nan")}, "'a' is nan"),
     ],
 )
 def test_say_refuses(lab, template, values, says):
     with pytest.raises(RecordError, match=says):
         lab.say(template, **values)
+
+
+def test_a_part_of_an_interval_records_the_interval(lab, shown):
+    lab.say("At least {recall.low:.0%}, {gain:.1f}", recall=wilson(7, 10), gain=np.float32(0.5))
+    assert shown == ["At least 40%, 0.5"]
+    assert written(lab)["values"]["recall"]["value"] == 0.7
+    assert written(lab)["values"]["gain"] == {"value": 0.5, "text": "0.5"}
 
 
 def test_one_name_has_one_value(lab, shown):
@@ -184,6 +193,7 @@ def test_decide_resolves_and_records(lab, shown):
         (OPTIONS[:1], "small", {}, "two or more options"),
         (OPTIONS + OPTIONS[:1], "small", {}, "different names"),
         (OPTIONS, "small", {"Kim": "hello"}, "unknown persona"),
+        (OPTIONS, "small", {"Priya": "{gain:.1f}"}, r"quotes \['gain'\]: add to values="),
     ],
 )
 def test_decisions_that_cannot_be_made(lab, options, chosen, lines, says):

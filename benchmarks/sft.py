@@ -35,7 +35,7 @@ from mangalab.training import sft
 from mangalab.training.llama import LeanLlama
 
 README = Path(__file__).with_name("README.md")
-RANK, BATCH, STEPS, WARMUP, TITLES = 8, 16, 5, 2, 64
+RANK, BATCH, STEPS, WARMUP, TITLES = 8, 16, 4, 1, 64
 TOP = tuple(range(24, 30))  # the second table trains the last six layers only
 OURS = "mangalab"
 
@@ -305,7 +305,7 @@ def machine(rounds: int) -> str:
         f"{torch.get_num_threads()} threads{load}, torch {torch.__version__}, transformers "
         f"{transformers.__version__}, peft {peft.__version__}, trl {trl.__version__}. "
         f"SmolLM2-135M, LoRA r = {RANK} on all linears of all 30 layers, float32 adapters, batches "
-        f"of {BATCH} author and year questions, whole optimiser steps; {WARMUP} warm-up steps and "
+        f"of {BATCH} author and year questions, whole optimiser steps; {WARMUP} warm-up step and "
         f"{STEPS - WARMUP} timed ones a round, everyone in turn. Loss and cosine are of one fixed "
         "batch, cosine against float32."
     )

@@ -213,12 +213,19 @@ def _norm():
     return model
 
 
+def _both():
+    model = attach(tiny(), LORA["top layer"])
+    model.get_base_model().model.layers[2].mlp.up_proj.base_layer.weight.requires_grad_(True)
+    return model
+
+
 @pytest.mark.parametrize(
     ("build", "says"),
     [
         (lambda: _peft(use_dora=True), "'default' uses DoRA or dropout"),
         (lambda: _peft(lora_dropout=0.1), "'default' uses DoRA or dropout"),
         (lambda: _peft(lora_bias=True), "bias"),
+        (_both, "a trainable weight and an adapter"),
         (_two_active, r"\['a', 'b'\] are active together"),
         (_embedding, "embed_tokens.weight is trainable"),
         (_norm, "norm.weight is trainable"),
@@ -230,7 +237,7 @@ def _norm():
         (lambda: GPT2LMHeadModel(GPT2Config(n_layer=1, n_embd=8, n_head=1, vocab_size=9)),
          "'gpt2' model with .*: this engine computes Llama"),
     ],
-    ids=["dora", "dropout", "lora-bias", "two", "embedding", "norm", "embedding-lora",
+    ids=["dora", "dropout", "lora-bias", "both", "two", "embedding", "norm", "embedding-lora",
          "saved-head", "bias", "activation", "gpt2"],
 )
 def test_what_it_cannot_compute_is_refused(build, says):

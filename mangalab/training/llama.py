@@ -69,6 +69,8 @@ class Product:
         self.weights = [base.weight for base in bases]
         self.trained = training and any(weight.requires_grad for weight in self.weights)
         self.lora = [_adapter(member) for member in members]
+        if self.trained and any(self.lora):
+            raise ValueError("a linear has a trainable weight and an adapter: freeze or merge one")
         self.fetch = None if self.trained else _fetcher(bases, dtype)
         self.parts = self._layout(bases)
 

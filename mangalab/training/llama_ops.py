@@ -131,7 +131,8 @@ class Attention(torch.autograd.Function):
         q = q.reshape(n * kv, -1, d)
         k, v = k.reshape(n * kv, length, d), v.reshape(n * kv, length, d)
         scores = (q @ k.transpose(1, 2)).float().view(n * kv, -1, length, length)
-        weights = (scores * d**-0.5 + grid.future).softmax(-1).view(n * kv, -1, length)
+        scores = scores.mul_(d**-0.5).add_(grid.future)
+        weights = scores.softmax(-1).view(n * kv, -1, length)
         ctx.grid = grid
         ctx.save_for_backward(q, k, v, weights)
         mixed = (weights.to(q.dtype) @ v).view(n, heads, length, d).transpose(1, 2)

@@ -219,7 +219,8 @@ def check(group: list[Contender]) -> dict[str, tuple[float, float]]:
     found = {}
     for name, (own, vector) in probes.items():
         found[name] = own, torch.cosine_similarity(vector.double(), gradient.double(), dim=0).item()
-        if abs(own - loss) >= 0.02 or found[name][1] <= 0.998:
+        exact = abs(own - loss) < 0.02 and found[name][1] > 0.998
+        if name.startswith(OURS) and not exact:  # the others' rounding is shown, not judged
             raise SystemExit(f"{name}: loss {own:.4f} against {loss:.4f}, cosine {found[name][1]}")
     return found
 

@@ -79,6 +79,15 @@ def test_bootstrap_over_runs_covers_both_kinds_of_variation():
     assert 0.91 <= _coverage(once, 0.2, 200) <= 0.99
 
 
+def test_paired_bootstrap_is_scipys():
+    rng = np.random.default_rng(0)
+    a, b = rng.normal(0.3, 1, 60), rng.normal(0, 1, 60)
+    found = paired_bootstrap(a, b)
+    other = stats.bootstrap((a - b,), np.mean, method="percentile", rng=1).confidence_interval
+    assert found.value == pytest.approx((a - b).mean())
+    assert (found.low, found.high) == pytest.approx(tuple(other), abs=0.02)
+
+
 def test_pairing_narrows_the_interval():
     rng = np.random.default_rng(0)
     a = rng.normal(0, 1, 200)

@@ -91,20 +91,25 @@ def plain(value: object) -> object:
     raise RecordError(f"cannot record a {type(value).__name__}: {value!r}; pass numbers or text")
 
 
-_hashes: dict[str, str] = {}
+_hashes: dict[tuple[str, int, int], str] = {}
+_first: dict[str, str] = {}
 
 
 def file_hash(path: Path) -> str:
-    """SHA-256 of a file as it was when this process first asked: an edit made while a chapter runs
-    is not what the chapter ran."""
-    if str(path) not in _hashes:
+    """SHA-256 of a file with line ends as on Unix; remembered while size and time stay the same."""
+    state = path.stat()
+    key = (str(path), state.st_mtime_ns, state.st_size)
+    if key not in _hashes:
         contents = path.read_bytes().replace(b"\r\n", b"\n")
-        _hashes[str(path)] = hashlib.sha256(contents).hexdigest()
-    return _hashes[str(path)]
+        _hashes[key] = hashlib.sha256(contents).hexdigest()
+    return _hashes[key]
 
 
 def imported_modules() -> dict[str, str]:
-    """Files of this package that this process imported, relative to its parent, with SHA-256."""
+    """Files of this package that this process imported, relative to its parent, with SHA-256.
+
+    The hash is that of the first call: an edit made while a chapter runs is not what it ran.
+    """
     package = Path(__file__).resolve().parent
     found = {}
     for name, module in sorted(sys.modules.items()):
@@ -112,7 +117,7 @@ def imported_modules() -> dict[str, str]:
         if name.split(".")[0] == "mangalab" and file and Path(file).exists():
             path = Path(file).resolve()
             if path.is_relative_to(package):
-                found[path.relative_to(package.parent).as_posix()] = file_hash(path)
+                found[path.relative_to(package.parent).as_posix()] = _first.setdefault(str(path), file_hash(path))
     return found
 
 

@@ -1,6 +1,7 @@
 """Fixtures: a tiny book in a temporary folder, and the real book's smoke run."""
 
 import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -77,7 +78,10 @@ class TinyBook:
         line = [sys.executable, "-m", "mangalab.book.cli", *arguments]
         if start:
             pipe = subprocess.PIPE
-            return subprocess.Popen(line, env=environment, stdout=pipe, stderr=pipe, text=True)
+            return subprocess.Popen(
+                line, env=environment, stdout=pipe, stderr=pipe, text=True,
+                # a suite started in the background of a shell inherits an ignored Ctrl-C
+                preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL))
         return subprocess.run(line, env=environment, capture_output=True, text=True, timeout=120)
 
 

@@ -117,7 +117,8 @@ def imported_modules() -> dict[str, str]:
         if name.split(".")[0] == "mangalab" and file and Path(file).exists():
             path = Path(file).resolve()
             if path.is_relative_to(package):
-                found[path.relative_to(package.parent).as_posix()] = _first.setdefault(str(path), file_hash(path))
+                name = path.relative_to(package.parent).as_posix()
+                found[name] = _first.setdefault(str(path), file_hash(path))
     return found
 
 

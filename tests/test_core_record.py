@@ -88,12 +88,18 @@ def test_imported_modules_are_of_this_package_only():
     assert all((Path(mangalab.__file__).parents[1] / name).is_file() for name in found)
 
 
-def test_hash_ignores_line_ends_and_keeps_what_was_run(tmp_path):
+def test_hash_ignores_line_ends_and_sees_edits(tmp_path):
     unix, windows, other = (tmp_path / name for name in ("a.py", "b.py", "c.py"))
     unix.write_bytes(b"x = 1\ny = 2\n")
     windows.write_bytes(b"x = 1\r\ny = 2\r\n")
     other.write_bytes(b"x = 1\ny = 3\n")
     first = file_hash(unix)
     assert first == file_hash(windows) != file_hash(other)
-    unix.write_bytes(b"edited while the chapter runs\n")
-    assert file_hash(unix) == first
+    unix.write_bytes(b"edited by somebody\n")
+    assert file_hash(unix) != first
+
+
+def test_a_module_keeps_the_hash_that_was_run(monkeypatch):
+    before = imported_modules()
+    monkeypatch.setattr("mangalab.record.file_hash", lambda path: "edited while the chapter runs")
+    assert imported_modules() == before

@@ -7,6 +7,8 @@ import os
 import re
 import sys
 from dataclasses import asdict, dataclass, field
+from functools import cache
+from importlib import metadata
 from pathlib import Path
 
 SCHEMA = 1
@@ -39,6 +41,7 @@ class Fragment:
     seeds: list = field(default_factory=list)
     modules: dict = field(default_factory=dict)
     data: dict = field(default_factory=dict)
+    packages: list = field(default_factory=list)
     complete: bool = False
 
     def add(self, section: str, entry: dict) -> None:
@@ -71,6 +74,7 @@ class Fragment:
         from .data import _files
 
         self.modules, self.data = imported_modules(), dict(_files.opened())
+        self.packages = imported_packages()
         write_json(Path(target), asdict(self))
 
 
@@ -109,6 +113,7 @@ def imported_modules() -> dict[str, str]:
     """Files of this package that this process imported, relative to its parent, with SHA-256.
 
     The hash is that of the first call: an edit made while a chapter runs is not what it ran.
+    The press (`mangalab.book`) is left out: it shows results and has no part in any of them.
     """
     package = Path(__file__).resolve().parent
     found = {}
@@ -116,10 +121,27 @@ def imported_modules() -> dict[str, str]:
         file = getattr(module, "__file__", None)
         if name.split(".")[0] == "mangalab" and file and Path(file).exists():
             path = Path(file).resolve()
-            if path.is_relative_to(package):
+            if path.is_relative_to(package) and not path.is_relative_to(package / "book"):
                 name = path.relative_to(package.parent).as_posix()
                 found[name] = _first.setdefault(str(path), file_hash(path))
     return found
+
+
+def imported_packages() -> list[str]:
+    """Names of the installed distributions that this process imported, as in requirements.lock."""
+    owners = _owners()
+    tops = {name.partition(".")[0] for name in sys.modules}
+    return sorted({canonical(owner) for top in tops for owner in owners.get(top, ())})
+
+
+@cache
+def _owners() -> dict[str, list[str]]:
+    return dict(metadata.packages_distributions())  # a quarter of a second: once a process
+
+
+def canonical(name: str) -> str:
+    """A distribution's name in the one spelling that comparisons use (PEP 503)."""
+    return re.sub(r"[-_.]+", "-", name).lower()
 
 
 def write_json(path: Path, contents: object) -> None:

@@ -12,6 +12,7 @@ from mangalab.record import (
     RecordError,
     file_hash,
     imported_modules,
+    imported_packages,
     plain,
     write_json,
 )
@@ -86,6 +87,18 @@ def test_imported_modules_are_of_this_package_only():
     assert {"mangalab/__init__.py", "mangalab/record.py"} <= set(found)
     assert all(name.startswith("mangalab/") and len(sha) == 64 for name, sha in found.items())
     assert all((Path(mangalab.__file__).parents[1] / name).is_file() for name in found)
+
+
+def test_the_press_is_no_input_of_a_chapter():
+    import mangalab.book.interview  # noqa: F401  what lab.drill() imports
+
+    assert not [name for name in imported_modules() if name.startswith("mangalab/book/")]
+
+
+def test_imported_packages_are_named_as_in_the_lock():
+    import sklearn  # noqa: F401
+
+    assert {"numpy", "scikit-learn"} <= set(imported_packages())
 
 
 def test_hash_ignores_line_ends_and_sees_edits(tmp_path):

@@ -39,6 +39,7 @@ def final(tiny) -> str:
         "claims": [{"id": "003-01", "verdict": "held"}],
         "values": {"recall": {"value": 0.5}, "word": {"value": "yes"}},
         "seed": 0,
+        "packages": ["some"],
     }
     return f"record(**{hashes!r})"
 
@@ -81,7 +82,8 @@ def test_every_input_has_its_reason(good):
     changes = [
         (used, "A = 2\n", "mangalab/used.py changed"),
         (good.root / "mangalab/data/text/rows.tsv", "id\n2\n", "data file rows.tsv changed"),
-        (good.root / "requirements.lock", "some==2.0\n", "requirements.lock changed"),
+        (good.root / "requirements.lock", "some==2.0\n", "requirements.lock: some changed"),
+        (good.root / "requirements.lock", "other==1.0\nsome==1.0\n", None),
         (good.root / "mangalab/other.py", "B = 2\n", None),
         (good.root / "requirements.lock", "# comment\nsome==1.0\n", None),
     ]

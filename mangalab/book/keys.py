@@ -1,8 +1,9 @@
 """Run keys: what a result depends on, so that each run and each skipped run has a reason.
 
 A key is made of the code cells (not the prose), the parameters, the files of `mangalab` that the
-kernel really imported, the data files that it opened, the lock, the device class and the claims
-that it checked. What was imported is recorded by the run, never predicted.
+kernel really imported, the data files that it opened, the pinned versions of the packages that it
+imported, the device class and the claims that it checked. What was imported is recorded by the
+run, never predicted.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ from typing import Any
 import yaml
 from nbformat import NotebookNode
 
-from ..record import file_hash
+from ..record import canonical, file_hash
 from . import notebook as nb
 from . import records
 from .chapters import Chapter
@@ -55,7 +56,7 @@ def parts(
     return {
         "code": [digest(cell.source.strip())[:16] for cell in nb.code_cells(source)],
         "parameters": json.loads(json.dumps(parameters, default=str)),  # as the record has them
-        "lock": lock_hash(project),
+        "lock": pins(project, record.get("packages")),
         "device": device,
         "models": os.environ.get("MANGALAB_MODELS", "default"),
         "modules": {p: _hash(project.root / p) for p in record.get("modules", {})},
@@ -71,16 +72,23 @@ def reported(now: dict[str, Any], record: dict[str, Any], project: Project) -> d
     """
     claims = claim_hashes(project, [c.get("id") for c in record.get("claims", [])])
     kernel = {"modules": record.get("modules", {}), "data": record.get("data", {})}
-    return {**now, **kernel, "claims": claims}
+    lock = pins(project, record.get("packages"))
+    return {**now, **kernel, "claims": claims, "lock": lock}
 
 
-def lock_hash(project: Project) -> str:
-    """Hash of the pinned packages; comments and order do not count."""
+def pins(project: Project, packages: list[str] | None) -> dict[str, str]:
+    """Pinned version of each named package; of all packages when a run recorded none.
+
+    A package that the kernel never imported (a tool of the press, another chapter's library) may
+    come, go or change without making this chapter run again.
+    """
     try:
         text = project.lock_file.read_text(encoding="utf8")
     except FileNotFoundError:
-        return "none"
-    return digest(sorted(row.strip() for row in text.splitlines() if "==" in row and row[0] != "#"))
+        return {}
+    rows = (row.split("#")[0].strip().partition("==") for row in text.splitlines())
+    found = {canonical(name): version for name, equals, version in rows if equals}
+    return found if not packages else {k: v for k, v in found.items() if k in set(packages)}
 
 
 def claim_hashes(project: Project, ids: list[str]) -> dict[str, str]:
@@ -110,19 +118,20 @@ def difference(old: dict[str, Any], new: dict[str, Any]) -> str | None:
     """The first input that differs between two keys' parts, in words; None when equal."""
     if old.get("code") != new["code"]:
         return _code_difference(old.get("code", []), new["code"])
-    single = {"lock": "requirements.lock changed", "models": "MANGALAB_MODELS changed"}
-    for name, words in single.items():
-        if old.get(name) != new[name]:
-            return words
+    if old.get("models") != new["models"]:
+        return "MANGALAB_MODELS changed"
     if old.get("device") != new["device"]:
         return f"device changed from {old.get('device')} to {new['device']}"
     for name, label in (
+        ("lock", "requirements.lock: {}"),
         ("parameters", "parameter {}"),
         ("modules", "{}"),
         ("data", "data file {}"),
         ("claims", "claim {}"),
     ):
         before, after = old.get(name, {}), new[name]
+        if not isinstance(before, dict):  # a record of an earlier version of this program
+            return f"{label.format('all')} changed"
         for key in sorted(before.keys() | after.keys()):
             if before.get(key, nb) != after.get(key, nb):
                 return f"{label.format(key)} changed"

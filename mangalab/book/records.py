@@ -16,7 +16,7 @@ STATES = ("passed", "failed", "timeout", "killed", "never-run")
 # what the kernel's fragment adds to a record; the runner's own fields win over it
 FROM_KERNEL = (
     "seed seeds device dtype versions values comparisons claims decisions figures spectra "
-    "modules data complete"
+    "modules data packages complete"
 ).split()
 
 

@@ -9,11 +9,19 @@ from pathlib import Path
 import nbformat
 import pytest
 import yaml
+from browsing import chromium, from_disk, served, site, visit  # noqa: F401  fixtures
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook
 
 ROOT = Path(__file__).resolve().parents[1]
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
+
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Browser tests last: Playwright's event loop runs in this thread until the session ends."""
+    items.sort(key=lambda item: item.get_closest_marker("browser") is not None)
+
 
 # what lab.card() leaves behind, written by hand so that a tiny notebook imports nothing heavy
 CARD = """\

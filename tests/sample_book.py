@@ -1,4 +1,10 @@
-"""A small book for the tests of the site: the real configuration, three made-up chapters."""
+"""A small book for the tests of the site: the real configuration, four made-up chapters.
+
+One chapter ran, one failed, one never ran, one is stale (its code changed after its run). To give
+a new page something to show, add to ``PAGES`` (contents), to ``FILES`` (path under the book ->
+text or JSON, or a function of the profile that returns one) or to ``record``; nothing else is
+needed. ``make(folder)`` lays the book out, ``built(profile)`` builds it once a session.
+"""
 
 import atexit
 import base64
@@ -15,16 +21,8 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
 ALT = "Two bars, the first one twice as high as the second"
-CHAPTERS = ("04-ran", "05-failed", "06-never-run")
-TOC = """format: jb-book
-root: book/index
-chapters:
-  - file: book/claims
-  - file: book/status
-  - file: notebooks/04-ran
-  - file: notebooks/05-failed
-  - file: notebooks/06-never-run
-"""
+CHAPTERS = ("04-ran", "05-failed", "06-never-run", "07-stale")
+PAGES = ["book/claims", "book/status", *(f"notebooks/{chapter}" for chapter in CHAPTERS)]
 INDEX = """# Sample
 
 ## Values
@@ -68,15 +66,20 @@ def picture(width: int = 40, height: int = 20) -> str:
     return base64.b64encode(png).decode()
 
 
+def ident(text: str) -> str:
+    """A cell's id."""
+    return f"c{zlib.crc32(text.encode()):08x}"
+
+
 def markdown(text: str) -> dict:
     """A Markdown cell."""
-    return {"cell_type": "markdown", "metadata": {}, "source": text, "id": f"m{hash(text) % 9999}"}
+    return {"cell_type": "markdown", "metadata": {}, "source": text, "id": ident(text)}
 
 
 def code(text: str, outputs: list[dict]) -> dict:
     """A code cell with outputs."""
     return {"cell_type": "code", "metadata": {}, "source": text, "outputs": outputs,
-            "execution_count": 1 if outputs else None, "id": f"c{hash(text) % 9999}"}  # fmt: skip
+            "execution_count": 1 if outputs else None, "id": ident(text)}  # fmt: skip
 
 
 def output(data: dict, metadata: dict | None = None) -> dict:
@@ -95,6 +98,7 @@ def notebook(title: str, executed: bool, fails: bool = False) -> dict:
         markdown(
             "## Theory\n\n$$\\hat y = \\sum_i w_i$$\n\n```mermaid\nflowchart LR\n A --> B\n```"
         ),
+        {**code("rank = 16", []), "metadata": {"tags": ["parameters"]}},
         code("lab.show(fig)", [figure, sentence] if executed else []),
         code("lab.table(rows)", [output({"text/html": table, "text/plain": ""})] * executed),
         code("1 / 0", [error] * (executed and fails)),
@@ -104,17 +108,93 @@ def notebook(title: str, executed: bool, fails: bool = False) -> dict:
 
 
 def record(chapter: str, profile: str, **changes: object) -> dict:
-    """A run record with one value, one claim and one figure."""
+    """A run record with a bit of everything that a chapter leaves behind."""
     return {
         "schema": 1, "chapter": chapter, "profile": profile, "status": "passed", "why": "first run",
         "key": "0123456789abcdef", "started": "2026-11-22T13:00:00+00:00", "seconds": 61.0,
-        "peak_mb": 900.0, "seed": 0, "device": "cpu", "dtype": "bfloat16",
+        "peak_mb": 900.0, "seed": 0, "seeds": [0, 1, 2], "device": "cpu", "dtype": "bfloat16",
+        "versions": {"torch": "2.13.0"}, "commit": "0" * 40, "dirty": False, "complete": True,
+        "parameters": {"rank": 16}, "budget": {"seconds": 60, "mb": 2000}, "over_budget": [],
         "values": {"loss": {"value": 2.3187, "unit": "nats", "n": 120, "low": 2.2, "high": 2.4},
-                   "recall": {"value": 0.5, "text": "50 %"}},
+                   "recall": {"value": 0.5, "text": "50 %"},
+                   "recall_r16": {"value": 0.931, "text": "93.1 %", "n": 120},
+                   "step_ms": {"value": 122.0, "text": "122 ms", "unit": "ms", "kind": "time"}},
         "claims": [{"id": "003-01", "claimed": 83886080, "measured": 32768000,
                     "verdict": "refuted"}],
+        "comparisons": COMPARISONS, "decisions": DECISIONS, "spectra": SPECTRA,
+        "figures": [{"id": "bars", "alt": ALT, "caption": "Two bars."}],
         **changes,
     }  # fmt: skip
+
+
+# a chapter's bank: levels, bound values, a formula, code, napkin maths
+BANK = [
+    {"id": f"sample-{level.lower()}", "level": level, "minutes": 2 + rank,
+     "question": f"What does rank {2 ** rank} keep, and why?",
+     "answer": "It keeps {recall_r16} of the cases: `W + B A` with $\\sigma_r$ small.",
+     "key_insight": "The spectrum of $\\Delta W$ falls fast.",
+     "mistake": {"what": "Taking the largest rank.", "tempting": "More sounds better.",
+                 "cost": "Memory, at the same recall."},
+     "napkin": "2 x 4096 x 16 = 131,072 numbers.", "follow_ups": ["And for rank 1?"]}
+    for rank, level in enumerate(("Fresh", "Intermediate", "Advanced", "Expert"))
+]  # fmt: skip
+COMPARISONS = [
+    {"id": "rank", "a": "rank 16", "b": "rank 4", "metric": "recall", "n": 120, "difference": 0.13,
+     "low": 0.05, "high": 0.21, "seeds": 3, "method": "paired bootstrap over 3 seeds and 120 examples",
+     "verdict": "better"},
+    {"id": "alpha", "a": "alpha 32", "b": "alpha 16", "metric": "recall", "n": 120,
+     "difference": -0.01, "low": -0.09, "high": 0.07, "seeds": 3, "method": "paired t over 3 seeds",
+     "verdict": "no difference shown"},
+]  # fmt: skip
+DECISIONS = [
+    {"id": "rank", "question": "Which rank?", "rule": "The smallest that is not shown worse.",
+     "resolution": "rank 16", "scenario": "rank 16", "agrees": True,
+     "options": [{"name": f"rank {r}", "metrics": {"recall, %": 10.0 + r, "parameters": 1000 * r}}
+                 for r in (4, 16)]},
+    {"id": "layers", "question": "Which layers?", "rule": "All, if shown better at 1.5 x the time.",
+     "resolution": "all linears", "scenario": "q+v", "agrees": False,
+     "options": [{"name": "q+v", "metrics": {"recall, %": 5.9, "ms a step": 193.8}},
+                 {"name": "all linears", "metrics": {"recall, %": 27.4, "ms a step": 225.8}}]},
+]  # fmt: skip
+SPECTRA = [
+    {"id": "lora-r16", "rows": [
+        {"name": f"model.layers.{layer}.self_attn.{module}", "layer": layer,
+         "module": f"self_attn.{module}", "shape": [576, 576], "max_rank": 16,
+         "method": "factored", "complete": True, "error_bound": 3.7e-10, "frobenius": 16.5,
+         "spectral_norm": 12.4 - layer, "relative": 0.17, "ranks": [1, 2, 4, 8, 16],
+         "energy": [0.56, 0.88, 0.95, 0.98, 1.0], "rank_90": 3 + layer, "rank_99": 9,
+         "stable_rank": 1.8, "effective_rank": 3.1 + layer, "participation": 2.4,
+         "edge": 0.04 if layer else None, "above_edge": 12 if layer else None}
+        for layer in range(3) for module in ("q_proj", "v_proj")]},
+]  # fmt: skip
+
+
+def history(profile: str) -> str:
+    """One line a run: three good ones and a failed one of the profile, and one smoke run."""
+    rows = [("04-ran", profile, day, 2.5 - day / 100, "passed") for day in (18, 20, 22)]
+    rows += [("05-failed", profile, 21, 0.0, "failed"), ("04-ran", "smoke", 22, 99.0, "passed")]
+    lines = [
+        {"chapter": chapter, "profile": run, "status": status, "seconds": 40.0 + day,
+         "started": f"2026-11-{day}T13:00:00+00:00", "peak_mb": 900, "key": f"{day:016x}",
+         "device": "cpu", "commit": "0" * 40, "error": None if status == "passed" else "failed",
+         "values": {"loss": loss, "recall": 0.5, "step_ms": 100.0 + day} if loss else {}}
+        for chapter, run, day, loss, status in rows
+    ]  # fmt: skip
+    return "".join(json.dumps(line) + "\n" for line in lines)
+
+
+# path under the book -> contents, or a function of the profile that returns them
+FILES: dict[str, object] = {
+    "book/index.md": INDEX,
+    "book/claims.yml": CLAIMS,
+    "book/claims.md": "# Claims\n\n## All\n\n```{claims-ledger}\n```\n",
+    "book/status.md": "# Status\n\n## All\n\n```{run-status}\n```\n",
+    "book/interview/04-ran.yml": BANK,
+    "artifacts/history.jsonl": history,
+    # the same chapter on a GPU: other device, other numbers
+    "artifacts/runs/gpu/04-ran.json": lambda profile: record(
+        "04-ran", "gpu", device="NVIDIA H100", seconds=9.0, peak_mb=5000.0),
+}  # fmt: skip
 
 
 def write(path: Path, contents: object) -> None:
@@ -124,28 +204,47 @@ def write(path: Path, contents: object) -> None:
     path.write_text(text, encoding="utf8")
 
 
-def make(folder: Path, profile: str = "cpu") -> Path:
-    """Lay out the sample's sources, executed notebooks and records under ``folder``."""
+def fresh(folder: Path, record: dict) -> dict:
+    """The record with the inputs that its notebook and parameters have now."""
+    from mangalab.book import keys
+    from mangalab.book.chapters import load
+    from mangalab.book.project import Project
+
+    project = Project(folder)
+    chapter = load(project)[record["chapter"]]
+    parts = keys.decide(project, chapter, record["profile"]).parts
+    parts["claims"] = keys.claim_hashes(project, [claim["id"] for claim in record["claims"]])
+    return {**record, "key_parts": parts}
+
+
+def make(folder: Path, profile: str = "cpu", **files: object) -> Path:
+    """Lay out the sample's sources, executed notebooks and records under ``folder``.
+
+    ``files`` are more files, by path, written over the sample's own.
+    """
     for name in ("_static", "_vendor"):
         shutil.copytree(ROOT / name, folder / name)
     for name in ("_config.yml", "references.bib"):
         shutil.copyfile(ROOT / name, folder / name)
-    write(folder / "_toc.yml", TOC)
-    write(folder / "book" / "index.md", INDEX)
-    write(folder / "book" / "claims.yml", CLAIMS)
-    write(folder / "book" / "claims.md", "# Claims\n\n## All\n\n```{claims-ledger}\n```\n")
-    write(folder / "book" / "status.md", "# Status\n\n## All\n\n```{run-status}\n```\n")
+    toc = {"format": "jb-book", "root": "book/index", "chapters": [{"file": p} for p in PAGES]}
     entry = {"tier": 1, "minutes": 5, "budget": {profile: {"seconds": 60, "mb": 2000}}}
-    write(folder / "chapters.yml", {c: {"title": f"Chapter {c}", **entry} for c in CHAPTERS})
+    chapters = {name: {"title": f"Chapter {name}", **entry} for name in CHAPTERS}
+    for path, contents in {**FILES, "_toc.yml": toc, "chapters.yml": chapters, **files}.items():
+        write(folder / path, contents(profile) if callable(contents) else contents)
     for chapter in CHAPTERS:
         write(folder / "notebooks" / f"{chapter}.ipynb", notebook(chapter, executed=False))
     executed, runs = folder / "artifacts/executed" / profile, folder / "artifacts/runs" / profile
     write(executed / "04-ran.ipynb", notebook("04-ran", executed=True))
-    write(runs / "04-ran.json", record("04-ran", profile))
-    failed = record("05-failed", profile, status="failed", values={}, claims=[],
+    write(runs / "04-ran.json", fresh(folder, record("04-ran", profile)))
+    failed = record("05-failed", profile, status="failed", values={}, claims=[], comparisons=[],
+                    decisions=[], spectra=[], figures=[], complete=False,
                     error={"cell": 5, "name": "ValueError", "message": "bad"})  # fmt: skip
     write(executed / "05-failed.ipynb", notebook("05-failed", executed=True, fails=True))
     write(runs / "05-failed.json", failed)
+    write(executed / "07-stale.ipynb", notebook("07-stale", executed=True))
+    stale = fresh(folder, record("07-stale", profile, claims=[], comparisons=[], decisions=[]))
+    stale["key_parts"]["code"][-1] = "another"
+    write(runs / "07-stale.json", stale)
     return folder
 
 

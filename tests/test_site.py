@@ -159,7 +159,7 @@ def test_a_chapter_link_finds_the_notebook_by_number_or_says_planned():
 
 
 def test_each_chapter_says_which_run_it_shows():
-    ran, failed, never = (page(f"notebooks/{name}") for name in sample_book.CHAPTERS)
+    ran, failed, never = (page(f"notebooks/{name}") for name in sample_book.CHAPTERS[:3])
     assert 'class="run-strip"' in ran and "danger admonition" not in ran
     assert "Failed at cell 5: ValueError: bad." in failed and html_gate.FAILED_BOX in failed
     assert (

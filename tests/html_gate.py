@@ -4,7 +4,7 @@ from html.parser import HTMLParser
 from pathlib import Path
 
 LOADS = {"script": "src", "img": "src", "link": "href", "iframe": "src", "source": "src"}
-LITERALS = ("{glue", "{measured", "{claims-ledger", "{run-status", "[!NOTE]", "[!WARNING]")
+LITERALS = ("{glue", "{measured", "{claims-ledger", "{run-", "[!NOTE]", "[!WARNING]")
 FAILED_BOX = "this chapter is incomplete"
 
 

@@ -11,8 +11,9 @@ import pytest
 import sample_book
 import yaml
 
-from mangalab.book import ledger, pages
+from mangalab.book import pages
 from mangalab.book.project import Project
+from mangalab.book.tables import ledger, states
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -87,7 +88,7 @@ def test_the_box_says_what_failed_and_where(status, error, words):
 
 
 def test_ledger_escapes_text_and_joins_the_measured_verdict(runs):
-    html = ledger.ledger_html(runs, lambda chapter: f"{chapter}.html")
+    html = ledger.html(runs, lambda chapter: f"{chapter}.html")
     assert "&lt;b&gt;parameters" in html and "<b>parameters" not in html
     row = html[html.index('id="claim-003-01"') :]
     assert 'data-measured="refuted"' in html and "32,768,000" in row and "04-ran.html" in row
@@ -95,11 +96,11 @@ def test_ledger_escapes_text_and_joins_the_measured_verdict(runs):
 
 def test_smoke_judgements_never_enter_the_ledger(tmp_path):
     smoke = pages.Runs(Project(sample_book.make(tmp_path, "smoke")), "smoke")
-    assert 'data-measured="refuted"' not in ledger.ledger_html(smoke, lambda chapter: None)
+    assert 'data-measured="refuted"' not in ledger.html(smoke, lambda chapter: None)
 
 
 def test_status_marks_what_is_over_budget(runs):
-    html = ledger.status_html(runs, lambda chapter: None)
+    html = states.html(runs, lambda chapter: None)
     assert '<strong class="over">61 s of 60</strong>' in html and "900 MB of 2,000" in html
     assert html.count("Never run here") == 1 and "failed at cell 5: ValueError: bad" in html
 
@@ -124,7 +125,7 @@ def test_an_incomplete_run_is_not_quoted(tmp_path):
     runs = pages.Runs(Project(folder), "cpu")
     quote = pages.quote(runs, "04-ran:loss")
     assert not quote.measured and "failed at cell 9" in quote.title
-    assert 'data-measured="refuted"' not in ledger.ledger_html(runs, lambda chapter: None)
+    assert 'data-measured="refuted"' not in ledger.html(runs, lambda chapter: None)
 
 
 @pytest.mark.slow

@@ -20,6 +20,7 @@ from . import notebook, records
 from .chapters import Chapter
 from .interview import BankError, load_bank, to_markdown
 from .project import BookError, Project, explain
+from .tables import fingerprint
 
 DRILL = re.compile(r"^\s*\w+\.drill\(", re.MULTILINE)
 # what pages are made of, besides the records and executed notebooks of the profile
@@ -117,6 +118,7 @@ def inputs_hash(project: Project, profile: str) -> str:
         if path.is_file() and "__pycache__" not in path.parts:
             total.update(path.relative_to(project.root).as_posix().encode())
             total.update(hashlib.sha256(path.read_bytes()).digest())
+    total.update(fingerprint(project, profile).encode())  # what else the tables of records hold
     return total.hexdigest()
 
 

@@ -104,6 +104,8 @@ def number(value: object) -> str:
 def provenance(record: dict, entry: dict) -> str:
     """One sentence: which run, when, on what, with which seed, how many observations."""
     parts = [f"{record.get('chapter')}, run of {day(record)}", f"profile {record.get('profile')}"]
+    parts += [f"device {record['device']}"] if record.get("device") else []
+    parts += [f"run id {str(record['key'])[:10]}"] if record.get("key") else []
     if record.get("seed") is not None:
         parts.append(f"seed {record['seed']}")
     if entry.get("n"):
@@ -166,6 +168,10 @@ def strip(record: dict, budget: Budget | None) -> str:
 class Html(str):
     """Text that is HTML already and must not be escaped again."""
 
+    def __html__(self) -> str:
+        """Templates ask for this before they escape."""
+        return self
+
 
 def html_or_none(fact: object) -> str | None:
     """Escaped text of a fact; None stays None."""
@@ -193,7 +199,7 @@ def run_id(record: dict) -> Html | None:
     return Html(f"run <code>{escape(str(key)[:10])}</code>") if key else None
 
 
-def chip(word: str) -> str:
-    """A coloured word; the colour repeats what the word says."""
-    kind = word.lower().replace(" ", "-")
+def chip(word: str, kind: str = "") -> str:
+    """A coloured word; the colour (of ``kind``, default the word) repeats what the word says."""
+    kind = (kind or word).lower().replace(" ", "-")
     return f'<span class="chip chip-{escape(kind)}">{escape(word)}</span>'

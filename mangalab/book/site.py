@@ -15,9 +15,9 @@ from pathlib import Path, PurePosixPath
 from docutils import nodes
 from sphinx.application import Sphinx
 from sphinx.util import logging
-from sphinx.util.docutils import SphinxDirective, SphinxRole
+from sphinx.util.docutils import SphinxRole
 
-from . import ledger, pages
+from . import pages
 from .project import Project
 
 logger = logging.getLogger(__name__)
@@ -144,39 +144,6 @@ class ChapterLink(SphinxRole):
         return [nodes.reference("", title, refuri=url, internal=True)], []
 
 
-class RecordTable(SphinxDirective):
-    """A table that is generated from records at build time."""
-
-    make = staticmethod(ledger.status_html)
-
-    def run(self) -> list[nodes.Node]:
-        """The table as HTML; the page depends on every file that it was made from."""
-        runs = runs_of(self.env.app)
-        root, chapters = runs.project.root, ledger.record_chapters(runs)
-        sources = [root / "chapters.yml", root / "book" / "claims.yml"]
-        sources += [runs.project.record(runs.profile, chapter) for chapter in chapters]
-        for path in sources:
-            self.env.note_dependency(str(path))
-        return [nodes.raw("", type(self).make(runs, self.link), format="html")]
-
-    def link(self, chapter: str) -> str | None:
-        """Relative URL of a chapter's page, None where the book has none."""
-        docname = CHAPTERS + chapter
-        if docname not in self.env.found_docs:
-            return None
-        return self.env.app.builder.get_relative_uri(self.env.docname, docname)
-
-
-class ClaimsLedger(RecordTable):
-    """``{claims-ledger}``: every checked statement of the scenarios."""
-
-    make = staticmethod(ledger.ledger_html)
-
-
-class RunStatus(RecordTable):
-    """``{run-status}``: state of every chapter."""
-
-
 def draw_diagrams_offline(app: Sphinx, pagename: str, template: str, context: dict, _) -> None:
     """Load mermaid as a classic script: browsers refuse ES modules of pages opened from disk."""
     scripts = context.get("script_files", [])
@@ -196,8 +163,7 @@ def setup(app: Sphinx) -> dict:
     app.add_config_value("mangalab_strict", os.environ.get("MANGALAB_STRICT") == "1", "env", bool)
     app.add_role("measured", Measured())
     app.add_role("chapter", ChapterLink())
-    app.add_directive("claims-ledger", ClaimsLedger)
-    app.add_directive("run-status", RunStatus)
+    app.setup_extension("mangalab.book.site_records")
     app.connect("builder-inited", use_vendored_assets)
     app.connect("source-read", show_executed)
     app.connect("doctree-read", dress_page)

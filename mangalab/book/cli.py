@@ -7,17 +7,19 @@ input or an environment that does not work; 130 interrupted.
 from __future__ import annotations
 
 import os
-import shutil
 import signal
 import sys
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
-import yaml
 
-from .build import Built, build
-from .chapters import Chapter, load, select
-from .project import BookError, Project, check_profile, explain
+from . import commands
+from .commands.shared import opened as _open
+from .project import BookError, Project, explain
+
+if TYPE_CHECKING:
+    from .build import Built
+    from .chapters import Chapter
 
 app = typer.Typer(
     help=__doc__, add_completion=False, no_args_is_help=True, pretty_exceptions_enable=False
@@ -33,14 +35,10 @@ Given = Annotated[
 DEFAULT = os.environ.get("MANGALAB_PROFILE", "cpu")
 
 
-def _open(profile: str, wanted: list[str] | None = None) -> tuple[Project, list[Chapter]]:
-    check_profile(profile)
-    project = Project.find()
-    return project, select(load(project), wanted or [])
-
-
 def _given(texts: list[str] | None, chapters: list[Chapter], profile: str) -> dict[str, Any]:
     """`name=value` texts as parameters, checked against the one chapter that they are for."""
+    import yaml
+
     given: dict[str, Any] = {}
     for text in texts or []:
         name, equals, value = text.partition("=")
@@ -83,6 +81,8 @@ def _run(
 
 
 def _build(profile: str, force: bool = False) -> bool:
+    from .build import build
+
     project, chapters = _open(profile)
     built: Built = build(project, profile, chapters, force)
     for line in built.complaints:
@@ -165,10 +165,15 @@ def doctor() -> None:
 @app.command()
 def clean() -> None:
     """Remove pages, records and executed notebooks; environment and model cache stay."""
+    import shutil
+
     project = Project.find()
     for folder in (project.root / "_build", project.artifacts):
         shutil.rmtree(folder, ignore_errors=True)
         print(f"removed {folder}")
+
+
+commands.register(app)
 
 
 def _terminated(number: int, frame: object) -> None:

@@ -15,6 +15,7 @@ import nbformat
 from ..record import write_json
 from . import keys, notebook, records
 from .chapters import Chapter
+from .machine import machine
 from .process import Watch, environment, watch
 from .project import BookError, Project, explain
 
@@ -109,6 +110,7 @@ def _opening(
         "reason": reason,
         "parameters": parameters,
         "started": records.now(),
+        "machine": machine(),
         "commit": commit,
         "dirty": dirty,
         "budget": chapter.budget[profile].model_dump() if profile in chapter.budget else None,

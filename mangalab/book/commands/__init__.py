@@ -1,0 +1,11 @@
+"""Commands of `mangalab` beyond running and building; each module adds its own to the app."""
+
+import typer
+
+
+def register(app: typer.Typer) -> None:
+    """Add every command of this package to the command line."""
+    from . import gate
+
+    for module in (gate,):
+        module.register(app)

@@ -1,4 +1,5 @@
-"""Fetch the book's two browser libraries from npm into ``_vendor/``, with licences and checksums.
+"""Fetch browser libraries from npm, with licences and checksums: the book's two into ``_vendor/``,
+the accessibility checker of the tests (never part of a page) into ``tests/vendor/``.
 
 Run ``python tools/vendor.py`` only to change a version: the files are committed, so that neither
 building nor reading the book needs npm or a network. ``--check`` compares them with SHA256SUMS.
@@ -12,11 +13,10 @@ import tarfile
 import tempfile
 from pathlib import Path
 
-VENDOR = Path(__file__).resolve().parents[1] / "_vendor"
+ROOT = Path(__file__).resolve().parents[1]
 MATHJAX = "package/es5"
-SUMS = VENDOR / "SHA256SUMS"
-# package -> {path inside the npm package: path under _vendor}
-PACKAGES = {
+# package -> {path inside the npm package: path under the folder}
+SHIPPED = {
     "mermaid@11.17.2": {
         "package/dist/mermaid.min.js": "mermaid/mermaid.min.js",
         "package/LICENSE": "mermaid/LICENSE",
@@ -29,9 +29,17 @@ PACKAGES = {
         "package/LICENSE": "mathjax/LICENSE",
     },
 }
+TESTED_WITH = {
+    "axe-core@4.14.1": {
+        "package/axe.min.js": "axe/axe.min.js",
+        "package/LICENSE": "axe/LICENSE",
+        "package/LICENSE-3RD-PARTY.txt": "axe/LICENSE-3RD-PARTY.txt",
+    },
+}
+FOLDERS = {ROOT / "_vendor": SHIPPED, ROOT / "tests" / "vendor": TESTED_WITH}
 
 
-def fetch(package: str, files: dict[str, str], scratch: Path) -> None:
+def fetch(package: str, files: dict[str, str], folder: Path, scratch: Path) -> None:
     """Download one npm package (npm verifies its integrity) and copy the named files."""
     npm = shutil.which("npm")
     if npm is None:
@@ -41,35 +49,38 @@ def fetch(package: str, files: dict[str, str], scratch: Path) -> None:
     with tarfile.open(scratch / name.strip()) as archive:
         archive.extractall(scratch / package, filter="data")
     for source, target in files.items():
-        origin, destination = scratch / package / source, VENDOR / target
+        origin, destination = scratch / package / source, folder / target
         destination.parent.mkdir(parents=True, exist_ok=True)
         copy = shutil.copytree if origin.is_dir() else shutil.copyfile
         copy(origin, destination)
 
 
-def checksums() -> str:
+def checksums(folder: Path) -> str:
     """``sha256  path`` lines of every vendored file, in the format of ``sha256sum``."""
-    files = sorted(p for p in VENDOR.rglob("*") if p.is_file() and p.name[0] != "." and p != SUMS)
+    files = sorted(p for p in folder.rglob("*") if p.is_file() and p.name[0] != ".")
     lines = [
-        f"{hashlib.sha256(path.read_bytes()).hexdigest()}  {path.relative_to(VENDOR).as_posix()}"
+        f"{hashlib.sha256(path.read_bytes()).hexdigest()}  {path.relative_to(folder).as_posix()}"
         for path in files
+        if path.name != "SHA256SUMS"
     ]
     return "\n".join(lines) + "\n"
 
 
 def main(arguments: list[str]) -> int:
     """Fetch everything, or with ``--check`` only compare; returns the exit code."""
+    sums = {folder: folder / "SHA256SUMS" for folder in FOLDERS}
     if arguments == ["--check"]:
-        same = SUMS.read_text(encoding="utf8") == checksums()
-        print("vendored files match SHA256SUMS" if same else "vendored files differ: SHA256SUMS")
-        return 0 if same else 1
-    for folder in ("mermaid", "mathjax"):
-        shutil.rmtree(VENDOR / folder, ignore_errors=True)
-    with tempfile.TemporaryDirectory() as scratch:
-        for package, files in PACKAGES.items():
-            fetch(package, files, Path(scratch))
-    SUMS.write_text(checksums(), encoding="utf8", newline="\n")
-    print(f"vendored {', '.join(PACKAGES)} into {VENDOR}")
+        differ = [f for f, path in sums.items() if path.read_text("utf8") != checksums(f)]
+        print(f"vendored files differ from SHA256SUMS in {differ}" if differ else "vendored: the same")
+        return 1 if differ else 0
+    for folder, packages in FOLDERS.items():
+        for old in folder.glob("*/"):
+            shutil.rmtree(old)
+        with tempfile.TemporaryDirectory() as scratch:
+            for package, files in packages.items():
+                fetch(package, files, folder, Path(scratch))
+        sums[folder].write_text(checksums(folder), encoding="utf8", newline="\n")
+        print(f"vendored {', '.join(packages)} into {folder}")
     return 0
 
 

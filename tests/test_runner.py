@@ -212,7 +212,8 @@ def test_page_never_shows_the_run_before_the_last(tiny):
 
 def test_force_and_budget(good):
     entry = {"cpu": {"seconds": 0.1, "mb": 10}}
-    good.add("05-x", final(good), parameters="alpha = 1\nranks = (1, 2)", budget=entry, timeout=900)
+    entry = {"budget": entry, "timeout": 900, "memory": 900}
+    good.add("05-x", final(good), parameters="alpha = 1\nranks = (1, 2)", **entry)
     outcome = good.run("05-x", force=True)
     assert outcome.ran and outcome.why == "asked for" and outcome.passed
     assert [text.split(" of ")[1] for text in outcome.record["over_budget"]] == ["0 s", "10 MB"]
@@ -263,7 +264,7 @@ def test_progress_shows_cell_and_time_left(good, capsys, monkeypatch, live):
     shown.live = live
     chapter, seen = good.chapter("05-x"), Watch({"cell": 7, "cells": 20}, seconds=30)
     shown.show(chapter, None, None)
-    shown.expected = 150
+    shown.expected[chapter.id] = 150
     shown.show(chapter, seen, None)
     wanted = "[1/3] 05-x  cell 7/20  30 s elapsed, about 2:00 left"
     assert (wanted in capsys.readouterr().out) == live

@@ -13,18 +13,37 @@ import pytest
 from mangalab.book import records
 from mangalab.book.project import BookError
 
+SLEEP = "import time; time.sleep(60)"
+HOG = "hog = bytearray(200 * 2**20); import time; time.sleep(60)"
+# fault: cells, entry of chapters.yml, then what the record must say: state, cell, words, cells not done
 CASES = {
-    "exception": (["x = 1", "1 / 0", "record()"], "failed", 4, "ZeroDivisionError", [4, 5]),
-    "sys-exit": (["import sys; sys.exit(0)", "record()"], "failed", 3, "SystemExit", [3, 4]),
-    "kernel-death": (["import os; os._exit(9)", "record()"], "killed", 3, "kernel died", [3, 4]),
-    "no-card": (["x = 1"], "failed", None, "lab.card()", []),
-}
+    "exception": (["x = 1", "1 / 0", "record()"], {}, "failed", 4, "ZeroDivisionError", [4, 5]),
+    "sys-exit-0": (
+        ["import sys; sys.exit(0)", "record()"], {}, "failed", 3,
+        "SystemExit: the cell called sys.exit(0), later cells did not run", [3, 4]),
+    "kernel-exits": (
+        ["import os; os._exit(9)", "record()"], {}, "killed", 3, "the kernel died", [3, 4]),
+    "kernel-is-killed": (
+        ["import os; os.kill(os.getpid(), 9)", "record()"], {}, "killed", 3, "the kernel died", [3, 4]),
+    "worker-is-killed": (
+        ["import os; os.kill(os.getppid(), 9)", SLEEP], {}, "killed", 3,
+        "the notebook's process died (exit code -9)", [3, 4]),
+    "cell-timeout": (
+        [SLEEP, "record()"], {"cell_timeout": 1}, "timeout", 3, "a cell may take 1 s", [3, 4]),
+    "notebook-timeout": (
+        [SLEEP, "record()"], {"budget": {"cpu": {"seconds": 3, "mb": 2000}}, "timeout": 2},
+        "timeout", 3, "the notebook may take 6 s", [3, 4]),
+    "memory": (
+        [HOG, "record()"], {"budget": {"cpu": {"seconds": 60, "mb": 250}}, "memory": 1.2},
+        "killed", 3, " MB, the limit is 300 MB (budget x 1.2)", [3, 4]),
+    "no-card": (["x = 1"], {}, "failed", None, "the last cell must be lab.card()", []),
+}  # fmt: skip
 
 
 @pytest.mark.parametrize("name", CASES)
 def test_fault_in_a_cell_is_named(tiny, name):
-    cells, state, cell, words, not_done = CASES[name]
-    tiny.add("05-x", *cells)
+    cells, entry, state, cell, words, not_done = CASES[name]
+    tiny.add("05-x", *cells, **entry)
     record = tiny.run("05-x").record
     assert (record["status"], record["error"]["cell"]) == (state, cell)
     assert words in record["why"] and words in records.summary(record)
@@ -44,13 +63,6 @@ def test_executed_copy_of_a_dead_kernel_does_not_claim_completed_cells(tiny):
     assert str(tiny.root) not in json.dumps(executed)
 
 
-def test_cell_timeout(tiny):
-    tiny.add("05-x", "import time; time.sleep(60)", "record()", cell_timeout=1)
-    record = tiny.run("05-x").record
-    assert (record["status"], record["error"]["cell"]) == ("timeout", 3)
-    assert "1 s" in record["why"] and record["cells"]["not_done"] == [3, 4]
-
-
 def test_notebook_timeout_ends_a_kernel_that_cannot_be_interrupted(tiny):
     write = "import os\nwith open('pid', 'w') as f: f.write(str(os.getpid()))\n"
     tiny.add("05-x", write + "sum(range(10**12))  # one C loop: no signal, no thread gets through")
@@ -58,12 +70,6 @@ def test_notebook_timeout_ends_a_kernel_that_cannot_be_interrupted(tiny):
     assert (record["status"], record["error"]["cell"]) == ("timeout", 3)
     assert record["executed"], "what ran before the end is kept"
     assert ended(int((tiny.root / "notebooks" / "pid").read_text()))
-
-
-def test_worker_killed_from_outside(tiny):
-    tiny.add("05-x", "import os; os.kill(os.getppid(), 9)", "import time; time.sleep(60)")
-    record = tiny.run("05-x").record
-    assert record["status"] == "killed" and "process died" in record["why"]
 
 
 def test_expected_errors_are_no_failure(tiny):
@@ -152,11 +158,14 @@ def test_interruption_is_recorded_and_resumed(tiny, sent):
 
 
 def test_hard_death_of_the_runner_is_recorded(tiny):
-    tiny.add("05-x", "import time\nopen('on', 'w')\ntime.sleep(5)", "print('x' * 99)", "record()")
+    slow = "import os, time\nopen('pid', 'w').write(str(os.getpid()))\ntime.sleep(60)"
+    tiny.add("05-x", slow, "record()")
     process = tiny.command("run", start=True)
-    until((tiny.root / "notebooks" / "on").exists)
+    pid = tiny.root / "notebooks" / "pid"
+    until(lambda: pid.exists() and pid.read_text())
     process.kill()
     process.communicate(timeout=20)
+    assert ended(int(pid.read_text())), "the kernel ends with its runner"
     record = records.read(tiny.project, "cpu", "05-x")
     assert record["status"] == "killed" and "runner itself died" in record["why"]
 

@@ -32,12 +32,19 @@ class Chapter(BaseModel):
     budget: dict[str, Budget]
     timeout: float = Field(default=5, gt=1, description="whole-notebook timeout, times the budget")
     cell_timeout: float | None = Field(default=None, gt=0, description="seconds for any one cell")
+    memory: float = Field(default=2, gt=1, description="memory limit, times the budget")
+    threads: int = Field(default=2, ge=1, description="of profiles cpu and gpu; smoke has one")
     smoke: dict[str, Any] = {}
     gpu: dict[str, Any] = {}
 
     def overrides(self, profile: str) -> dict[str, Any]:
         """Parameters that this profile changes; the notebook itself holds the cpu values."""
         return {"smoke": self.smoke, "gpu": self.gpu}.get(profile, {})
+
+
+    def threads_for(self, profile: str) -> int:
+        """Threads of a run, the same on every machine: results depend on their number."""
+        return 1 if profile == "smoke" else self.threads
 
 
 def load(project: Project) -> dict[str, Chapter]:

@@ -32,6 +32,10 @@ Strict = Annotated[bool, typer.Option("--strict", help="exceeding a budget 1.5x 
 Given = Annotated[
     list[str] | None, typer.Option("--param", "-p", help="name=value for one chapter, as YAML")
 ]
+Jobs = Annotated[
+    int | None,
+    typer.Option("--jobs", "-j", help="chapters side by side at most; default: as many as fit", min=1),
+]
 DEFAULT = os.environ.get("MANGALAB_PROFILE", "cpu")
 
 
@@ -66,17 +70,20 @@ def _run(
     timeout: float | None,
     strict: bool,
     texts: list[str] | None,
+    jobs: int | None = None,
 ) -> bool:
-    from .keys import device_class
+    from .parallel import room_here, run_all, too_many
     from .progress import Progress
-    from .runner import run_all
 
     project, chapters = _open(profile, wanted)
-    device_class(profile)  # a GPU that is not there is bad input, not every chapter's failure
+    room = room_here(profile, jobs)  # a GPU that is not there is bad input, not a failure
     given = _given(texts, chapters, profile)
+    note = too_many(chapters, profile, room)
+    if note:
+        print(f"mangalab: {note}", file=sys.stderr)
     progress = Progress(project, profile, len(chapters))
     options = {"given": given, "force": force, "timeout": timeout}
-    results = run_all(project, chapters, profile, progress.show, **options)
+    results = run_all(project, chapters, profile, progress.show, room=room, **options)
     return progress.conclude(results, strict)
 
 
@@ -108,9 +115,14 @@ def run(
     timeout: Timeout = None,
     strict: Strict = False,
     param: Given = None,
+    jobs: Jobs = None,
 ) -> None:
-    """Run the notebooks whose inputs changed, and say why each one ran or did not."""
-    _exit(_run(profile, chapters, force, timeout, strict, param))
+    """Run the notebooks whose inputs changed, and say why each one ran or did not.
+
+    Chapters run side by side where cores, memory and GPUs allow, each with the threads that
+    chapters.yml gives it: values do not depend on how many run at once.
+    """
+    _exit(_run(profile, chapters, force, timeout, strict, param, jobs))
 
 
 @app.command(name="build")
@@ -125,9 +137,10 @@ def book(
     force: Force = False,
     timeout: Timeout = None,
     strict: Strict = False,
+    jobs: Jobs = None,
 ) -> None:
     """Run what changed, then build; pages are built even when a chapter failed (exit code 1)."""
-    ran = _run(profile, None, force, timeout, strict, None)
+    ran = _run(profile, None, force, timeout, strict, None, jobs)
     _exit(_build(profile) and ran)
 
 

@@ -2,8 +2,8 @@
 
 A key is made of the code cells (not the prose), the parameters, the files of `mangalab` that the
 kernel really imported, the data files that it opened, the pinned versions of the packages that it
-imported, the device class and the claims that it checked. What was imported is recorded by the
-run, never predicted.
+imported, the device class, the number of threads, the claims that it checked and the runs of the
+chapters that it needs. What was imported is recorded by the run, never predicted.
 """
 
 from __future__ import annotations
@@ -12,7 +12,6 @@ import hashlib
 import json
 import os
 import platform
-import subprocess
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -21,8 +20,8 @@ import yaml
 from nbformat import NotebookNode
 
 from ..record import canonical, file_hash
+from . import devices, records
 from . import notebook as nb
-from . import records
 from .chapters import Chapter
 from .project import BookError, Project
 
@@ -37,12 +36,7 @@ def device_class(profile: str) -> str:
     """What results may depend on: the processor family, or the GPU's name for profile `gpu`."""
     if profile != "gpu":
         return f"cpu {platform.machine()}"
-    query = ["nvidia-smi", "--query-gpu=name", "--format=csv,noheader"]
-    try:
-        done = subprocess.run(query, capture_output=True, text=True, check=True, timeout=30)
-    except (OSError, subprocess.SubprocessError):
-        raise BookError("profile gpu needs an NVIDIA GPU and its driver; use PROFILE=cpu") from None
-    return f"gpu {done.stdout.splitlines()[0].strip()}"
+    return f"gpu {devices.gpus()[0].name}"
 
 
 def parts(
@@ -51,9 +45,15 @@ def parts(
     parameters: dict[str, Any],
     device: str,
     record: dict[str, Any],
+    chapter: Chapter | None = None,
 ) -> dict[str, Any]:
-    """Every input of a run as it is now; `record` says which modules, data and claims count."""
+    """Every input of a run as it is now; `record` says which modules, data and claims count.
+
+    Threads and needed runs are told by `chapter`; without it they are left out, and not compared.
+    """
+    more = {} if chapter is None else _around(project, chapter, record["profile"])
     return {
+        **more,
         "code": [digest(cell.source.strip())[:16] for cell in nb.code_cells(source)],
         "parameters": json.loads(json.dumps(parameters, default=str)),  # as the record has them
         "lock": pins(project, record.get("packages")),
@@ -62,6 +62,15 @@ def parts(
         "modules": {p: _hash(project.root / p) for p in record.get("modules", {})},
         "data": {n: _hash(_data_path(project, n)) for n in record.get("data", {})},
         "claims": claim_hashes(project, [c.get("id") for c in record.get("claims", [])]),
+    }
+
+
+def _around(project: Project, chapter: Chapter, profile: str) -> dict[str, Any]:
+    """What is given by the chapter's entry: threads, and which run of each needed chapter counts."""
+    needed = {name: records.read(project, profile, name) for name in chapter.needs}
+    return {
+        "threads": chapter.threads_for(profile),
+        "needs": {k: f"{r['status']} {r.get('started', '')}".strip() for k, r in needed.items()},
     }
 
 
@@ -122,14 +131,20 @@ def difference(old: dict[str, Any], new: dict[str, Any]) -> str | None:
         return "MANGALAB_MODELS changed"
     if old.get("device") != new["device"]:
         return f"device changed from {old.get('device')} to {new['device']}"
+    # records from before threads were pinned used the two cores of the machine that made them
+    threads = old.get("threads", 2)
+    if threads != new.get("threads", threads):
+        return f"threads changed from {threads} to {new['threads']}"
     for name, label in (
         ("lock", "requirements.lock: {}"),
         ("parameters", "parameter {}"),
         ("modules", "{}"),
         ("data", "data file {}"),
         ("claims", "claim {}"),
+        ("needs", "the run of {}"),
     ):
-        before, after = old.get(name, {}), new[name]
+        before = old.get(name, {})
+        after = new.get(name, before)
         if not isinstance(before, dict):  # a record of an earlier version of this program
             return f"{label.format('all')} changed"
         for key in sorted(before.keys() | after.keys()):
@@ -170,11 +185,12 @@ def decide(
     parameters = prepare(source, chapter, profile, given)
     device = device_class(profile)
     last = records.read(project, profile, chapter.id)
-    now = parts(project, source, parameters, device, last)
+    now = parts(project, source, parameters, device, last, chapter)
     needed, reason = judge(last, now)
     if needed:
         kept = records.read_kept(project, profile, chapter.id)
-        if kept and not judge(kept, parts(project, source, parameters, device, kept))[0]:
+        known = kept and parts(project, source, parameters, device, kept, chapter)
+        if kept and not judge(kept, known)[0]:
             same = f"same inputs as the good run of {kept['started'][:16]}"
             return Decision(False, same, source, parameters, now, kept)
     return Decision(needed, reason, source, parameters, now)

@@ -18,6 +18,9 @@ import psutil
 from .worker import MARK
 
 STEP = 0.25  # seconds between two looks at a worker
+# every library that a chapter may load counts its threads by one of these
+THREADS = """OMP_NUM_THREADS MKL_NUM_THREADS OPENBLAS_NUM_THREADS BLIS_NUM_THREADS RAYON_NUM_THREADS
+VECLIB_MAXIMUM_THREADS NUMEXPR_NUM_THREADS LOKY_MAX_CPU_COUNT""".split()
 
 
 @dataclass
@@ -26,24 +29,35 @@ class Watch:
 
     account: dict[str, Any] = field(default_factory=dict)
     seconds: float = 0.0
+    mb: float = 0.0  # of worker, kernel and all below them, at the last look
     peak_mb: float = 0.0
     returncode: int | None = None
     timed_out: bool = False
+    too_big: bool = False
+
+
+@dataclass(frozen=True)
+class Limits:
+    """What a run may take at most: wall seconds, resident memory of its processes in MB."""
+
+    seconds: float
+    mb: float
 
 
 def watch(
-    spec_file: Path, environment: dict[str, str], limit: float, tick: Callable[[Watch], None]
+    spec_file: Path, environment: dict[str, str], limits: Limits, tick: Callable[[Watch], None]
 ) -> Watch:
-    """Run a worker to its end or to `limit` seconds; its log goes to `worker.log` beside the spec.
+    """Run a worker to its end or to a limit; its log goes to `worker.log` beside the spec.
 
-    `tick` is called every `STEP` seconds. Whatever ends this function (time, interruption, an
-    error) ends the worker and its kernel too.
+    `tick` is called every `STEP` seconds. Whatever ends this function (time, memory, interruption,
+    an error) ends the worker and its kernel too; so does the death of this process, because the
+    worker then reads the end of its standard input.
     """
     seen, start = Watch(), time.monotonic()
     with (spec_file.parent / "worker.log").open("w", encoding="utf8") as log:
         worker = subprocess.Popen(
             [sys.executable, "-m", "mangalab.book.worker", str(spec_file)],
-            stdin=subprocess.DEVNULL,
+            stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=log,
             env=environment,
@@ -55,17 +69,20 @@ def watch(
         reader.start()
         family: list[psutil.Process] = []
         try:
-            while seen.returncode is None and not seen.timed_out:
+            while seen.returncode is None and not (seen.timed_out or seen.too_big):
                 try:
                     seen.returncode = worker.wait(STEP)
                 except subprocess.TimeoutExpired:
                     family = _measure(worker.pid, seen) or family
                 seen.seconds = time.monotonic() - start
-                seen.timed_out = seen.returncode is None and seen.seconds > limit
+                if seen.returncode is None:
+                    seen.timed_out = seen.seconds > limits.seconds
+                    seen.too_big = seen.mb > limits.mb
                 tick(seen)
         finally:
             _end(worker, family)
             reader.join(2)
+            worker.stdin.close()
     return seen
 
 
@@ -90,7 +107,8 @@ def _measure(pid: int, seen: Watch) -> list[psutil.Process]:
             total += process.memory_info().rss
         except psutil.Error:
             continue  # it ended between the two calls
-    seen.peak_mb = max(seen.peak_mb, total / 2**20)
+    seen.mb = total / 2**20
+    seen.peak_mb = max(seen.peak_mb, seen.mb)
     return family
 
 
@@ -107,13 +125,22 @@ def _end(worker: subprocess.Popen[str], family: list[psutil.Process]) -> None:
     worker.wait()
 
 
-def environment(project: Any, profile: str, work: Path) -> dict[str, str]:
-    """The variables of a worker and its kernel; the reader's own IPython set-up stays out."""
+def environment(
+    project: Any, profile: str, work: Path, threads: int, gpu: str | None = None
+) -> dict[str, str]:
+    """The variables of a worker and its kernel; the reader's own IPython set-up stays out.
+
+    The number of threads is part of a result (sums are split by it), so it is never left to the
+    machine or to what else runs on it; `gpu` is the one device that the chapter may see.
+    """
     package = Path(__file__).resolve().parents[2]
     ours = {
         "MANGALAB_PROFILE": profile,
         "MANGALAB_ROOT": str(project.root),
         "MANGALAB_FRAGMENT": str(work / "fragment.json"),
+        **dict.fromkeys(THREADS, str(threads)),
+        "OMP_DYNAMIC": "FALSE",  # these two would lower the number on a busy machine
+        "MKL_DYNAMIC": "FALSE",
         "OMP_WAIT_POLICY": "PASSIVE",
         "GOMP_SPINCOUNT": "2000",
         "PYTHONHASHSEED": "0",
@@ -125,5 +152,7 @@ def environment(project: Any, profile: str, work: Path) -> dict[str, str]:
     }
     if os.environ.get("MANGALAB_MODELS", "default") != "hub":
         ours["HF_HUB_OFFLINE"] = "1"
+    if gpu:
+        ours["CUDA_VISIBLE_DEVICES"] = gpu
     path = [str(package), os.environ.get("PYTHONPATH", "")]
     return {**os.environ, **ours, "PYTHONPATH": os.pathsep.join(p for p in path if p)}

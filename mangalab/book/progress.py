@@ -1,7 +1,8 @@
-"""What the terminal shows while chapters run: one line each, live where there is a terminal."""
+"""What the terminal shows while chapters run: a line for each end, and a live line of what runs."""
 
 from __future__ import annotations
 
+import shutil
 import sys
 import time
 from typing import Any
@@ -12,44 +13,58 @@ from .process import Watch
 from .project import BookError, Project
 from .runner import Outcome, expected_seconds
 
-PLAIN_EVERY = 30  # seconds between two lines about a running chapter where there is no terminal
+PLAIN_EVERY = 30  # seconds between two lines about running chapters where there is no terminal
 
 
 class Progress:
-    """Prints starts, progress with the time left, ends and the final count."""
+    """Prints progress with the time left, ends and the final count."""
 
     def __init__(self, project: Project, profile: str, total: int) -> None:
         self.project, self.profile, self.total = project, profile, total
         self.live = sys.stdout.isatty()
         self.done, self.last_line = 0, time.monotonic()
-        self.expected: float | None = None
+        self.expected: dict[str, float | None] = {}
+        self.running: dict[str, Watch] = {}
 
     def show(
         self, chapter: Chapter, seen: Watch | None, outcome: Outcome | BookError | None
     ) -> None:
         """Callback of `run_all`: start (neither), progress (`seen`) or end (`outcome`)."""
         if outcome is not None:
+            self.running.pop(chapter.id, None)
             self._end(chapter, outcome)
         elif seen is not None:
-            self._tick(chapter, seen)
+            self.running[chapter.id] = seen
+            self._tick()
         else:
-            record = records.read(self.project, self.profile, chapter.id)
-            self.expected = expected_seconds(record, chapter, self.profile)
-            self.last_line = time.monotonic()
+            self.expected[chapter.id] = expected_seconds(self.project, chapter, self.profile)
+            self.running[chapter.id] = Watch()
 
-    def _tick(self, chapter: Chapter, seen: Watch) -> None:
-        cell, cells = seen.account.get("cell", 0), seen.account.get("cells", 0)
-        line = f"[{self.done + 1}/{self.total}] {chapter.id}  cell {cell}/{cells}  "
-        line += f"{clock(seen.seconds)} elapsed"
-        if self.expected:
-            left = self.expected - seen.seconds
-            line += f", about {clock(left)} left" if left > 0 else ", longer than expected"
+    def _tick(self) -> None:
+        due = time.monotonic() - self.last_line > PLAIN_EVERY
+        if not (self.live or due):
+            return
+        line = f"[{self.done + 1}/{self.total}] {self._state()}"
         if self.live:
-            width = max(20, _columns() - 1)
+            width = max(20, shutil.get_terminal_size().columns - 1)
             print(f"\r\x1b[K{line[:width]}", end="", flush=True)
-        elif time.monotonic() - self.last_line > PLAIN_EVERY:
+        else:
             self.last_line = time.monotonic()
             print(line)
+
+    def _state(self) -> str:
+        """One running chapter at length, several in a few words each."""
+        if len(self.running) > 1:
+            return "  |  ".join(
+                f"{name} {_cell(seen)} {clock(seen.seconds)}" for name, seen in self.running.items()
+            )
+        [(name, seen)] = self.running.items()
+        line = f"{name}  cell {_cell(seen)}  {clock(seen.seconds)} elapsed"
+        expected = self.expected.get(name)
+        if expected:
+            left = expected - seen.seconds
+            line += f", about {clock(left)} left" if left > 0 else ", longer than expected"
+        return line
 
     def _end(self, chapter: Chapter, outcome: Outcome | BookError) -> None:
         self.done += 1
@@ -64,6 +79,10 @@ class Progress:
         line = f"{len(results)} chapters: {len(results) - len(bad)} good, {len(bad)} not"
         print(f"{line}; {ran} ran" + (f"; {len(over)} over budget" if over else ""))
         return not bad and not (strict and over)
+
+
+def _cell(seen: Watch) -> str:
+    return f"{seen.account.get('cell', 0)}/{seen.account.get('cells', 0)}"
 
 
 def describe(chapter: Chapter, outcome: Outcome | BookError) -> str:
@@ -85,12 +104,6 @@ def clock(seconds: float) -> str:
     """Seconds as `42 s` or `7:05`."""
     whole = max(0, round(seconds))
     return f"{whole} s" if whole < 100 else f"{whole // 60}:{whole % 60:02d}"
-
-
-def _columns() -> int:
-    import shutil
-
-    return shutil.get_terminal_size().columns
 
 
 def ages(record: dict[str, Any]) -> str:

@@ -9,6 +9,8 @@ import subprocess
 from pathlib import Path
 from typing import Any
 
+import filelock
+
 from ..record import SCHEMA, write_json
 from .project import Project
 
@@ -82,7 +84,10 @@ def append_history(project: Project, record: dict[str, Any]) -> None:
         for key, entry in record.get("values", {}).items()
         if isinstance(entry.get("value"), int | float)
     }
-    with project.history.open("a", encoding="utf8") as file:
+    lock = project.artifacts / "locks" / "history.lock"
+    lock.parent.mkdir(parents=True, exist_ok=True)
+    # several runners write here; a long line could be cut in two by another
+    with filelock.FileLock(lock), project.history.open("a", encoding="utf8") as file:
         file.write(json.dumps(line, ensure_ascii=False) + "\n")
 
 

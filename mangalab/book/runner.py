@@ -16,10 +16,11 @@ from ..record import write_json
 from . import keys, notebook, records
 from .chapters import Chapter
 from .machine import machine
-from .process import Watch, environment, watch
+from .process import Limits, Watch, environment, watch
 from .project import BookError, Project, explain
 
 OVER = 1.5  # a run that takes more than this times its budget is reported
+DIED = "the runner itself died during this run"
 Tick = Callable[[Watch], None]
 
 
@@ -46,8 +47,11 @@ def run_chapter(
     force: bool = False,
     timeout: float | None = None,
     tick: Tick = lambda seen: None,
+    gpu: str | None = None,
 ) -> Outcome:
     """Run one chapter if something that it depends on changed; safe to call in any process.
+
+    `gpu` is the one device that it may see; `tick` may raise KeyboardInterrupt to end the run.
 
     Raises BookError when another runner holds the chapter; every other fault ends in the record.
     """
@@ -55,7 +59,7 @@ def run_chapter(
         lock_file = project.artifacts / "locks" / f"{profile}-{chapter.id}.lock"
         lock_file.parent.mkdir(parents=True, exist_ok=True)
         with filelock.FileLock(lock_file, timeout=0):
-            return _run_locked(project, chapter, profile, given, force, timeout, tick)
+            return _run_locked(project, chapter, profile, given, force, timeout, tick, gpu)
     except filelock.Timeout:
         raise BookError(
             f"{chapter.id} ({profile}) is being run by another mangalab; wait for it or end it"
@@ -72,6 +76,7 @@ def _run_locked(
     force: bool,
     timeout: float | None,
     tick: Tick,
+    gpu: str | None,
 ) -> Outcome:
     try:
         decision = keys.decide(project, chapter, profile, given)
@@ -87,8 +92,8 @@ def _run_locked(
     reason = decision.reason if decision.needed else "asked for"
     record = _opening(project, chapter, profile, decision.parameters, reason)
     chosen = {**chapter.overrides(profile), **(given or {})}
-    limit = timeout or chapter.timeout * budget["seconds"]
-    return _execute(project, chapter, record, decision, chosen, limit, tick)
+    limits = Limits(timeout or chapter.timeout * budget["seconds"], chapter.memory * budget["mb"])
+    return _execute(project, chapter, record, decision, chosen, limits, tick, gpu)
 
 
 def _budget(chapter: Chapter, profile: str) -> dict[str, float]:
@@ -106,7 +111,7 @@ def _opening(
     record = {
         **records.never_run(chapter.id, profile),
         "status": "killed",
-        "error": {"cell": None, "name": "", "message": "the runner itself died during this run"},
+        "error": {"cell": None, "name": "", "message": DIED},
         "reason": reason,
         "parameters": parameters,
         "started": records.now(),
@@ -114,6 +119,7 @@ def _opening(
         "commit": commit,
         "dirty": dirty,
         "budget": chapter.budget[profile].model_dump() if profile in chapter.budget else None,
+        "threads": chapter.threads_for(profile),
         "executed": None,
     }
     record["why"] = records.summary(record)
@@ -127,8 +133,9 @@ def _execute(
     record: dict[str, Any],
     decision: keys.Decision,
     chosen: dict[str, Any],
-    limit: float,
+    limits: Limits,
     tick: Tick,
+    gpu: str | None,
 ) -> Outcome:
     profile, work = record["profile"], project.work(record["profile"], chapter.id)
     shutil.rmtree(work, ignore_errors=True)
@@ -150,9 +157,10 @@ def _execute(
         seen = state
         tick(state)
 
+    variables = environment(project, profile, work, chapter.threads_for(profile), gpu)
     try:
-        watch(work / "spec.json", environment(project, profile, work), limit, follow)
-        verdict = _verdict(seen, limit)
+        watch(work / "spec.json", variables, limits, follow)
+        verdict = _verdict(seen, limits, chapter)
     except KeyboardInterrupt:
         verdict = {**seen.account, "state": "killed", "name": "", "message": "interrupted"}
         _finish(project, record, seen, verdict, decision.parts, work)
@@ -160,10 +168,14 @@ def _execute(
     return _finish(project, record, seen, verdict, decision.parts, work)
 
 
-def _verdict(seen: Watch, limit: float) -> dict[str, Any]:
+def _verdict(seen: Watch, limits: Limits, chapter: Chapter) -> dict[str, Any]:
     """The worker's account, or what must have happened when it could not give one."""
+    if seen.too_big:
+        message = f"used {seen.mb:.0f} MB, the limit is {limits.mb:.0f} MB"
+        message += f" (budget x {chapter.memory:g})"
+        return {**seen.account, "state": "killed", "name": "", "message": message}
     if seen.timed_out:
-        message = f"the notebook may take {limit:.0f} s"
+        message = f"the notebook may take {limits.seconds:.0f} s"
         return {**seen.account, "state": "timeout", "name": "", "message": message}
     if seen.account.get("state", "running") == "running":
         message = f"the notebook's process died (exit code {seen.returncode})"
@@ -234,32 +246,11 @@ def _close(project: Project, record: dict[str, Any], verdict: dict[str, Any]) ->
     return Outcome(record["chapter"], record, "seconds" in record, record["reason"])
 
 
-def run_all(
-    project: Project,
-    chapters: list[Chapter],
-    profile: str,
-    show: Callable[[Chapter, Watch | None, Outcome | BookError | None], None],
-    **options: Any,
-) -> list[Outcome | BookError]:
-    """Run chapters one after the other; one that fails never stops the others.
-
-    `show(chapter, watch, outcome)` is called at the start, while it runs and at the end.
-    """
-    results: list[Outcome | BookError] = []
-    for chapter in chapters:
-        show(chapter, None, None)
-        try:
-            tick: Tick = lambda seen, chapter=chapter: show(chapter, seen, None)  # noqa: E731
-            results.append(run_chapter(project, chapter, profile, tick=tick, **options))
-        except BookError as error:
-            results.append(error)
-        show(chapter, None, results[-1])
-    return results
-
-
-def expected_seconds(record: dict[str, Any], chapter: Chapter, profile: str) -> float | None:
+def expected_seconds(project: Project, chapter: Chapter, profile: str) -> float | None:
     """Seconds that a run will take: the last good run's, else the budget's."""
-    if record.get("status") == "passed":
-        return record.get("seconds")
+    last = records.read(project, profile, chapter.id)
+    good = last if last["status"] == "passed" else records.read_kept(project, profile, chapter.id)
+    if good and good.get("seconds"):
+        return good["seconds"]
     budget = chapter.budget.get(profile)
     return budget.seconds if budget else None

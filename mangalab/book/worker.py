@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import json
 import logging
+import os
 import sys
+import threading
 import warnings
 from pathlib import Path
 from typing import Any
@@ -21,6 +23,7 @@ def main(spec_file: str) -> None:
     spec = json.loads(Path(spec_file).read_text(encoding="utf8"))
     warnings.simplefilter("ignore")  # papermill's and traitlets' own, not the notebook's
     logging.getLogger("papermill").setLevel(logging.ERROR)
+    threading.Thread(target=end_with_runner, daemon=True).start()
 
     from .engine import Account
     from .notebook import code_cells, read
@@ -42,6 +45,17 @@ def main(spec_file: str) -> None:
         account.end("failed", type(error).__name__, str(error))
     account.end("failed", "", "the notebook ended without a verdict")
     tell()
+
+
+def end_with_runner() -> None:
+    """Wait for the end of standard input, which is the runner's death, and end everything here."""
+    import psutil
+
+    while os.read(0, 1):
+        pass
+    for process in psutil.Process().children(recursive=True):
+        process.kill()
+    os._exit(1)
 
 
 def execute(spec: dict[str, Any], account: Any, tell: Any) -> None:

@@ -126,6 +126,6 @@ def test_ci_runs_the_readmes_command_without_a_terminal():
 
 def test_workflows_are_yaml_and_run_the_same_commands():
     texts = {p.name: p.read_text(encoding="utf8") for p in (ROOT / ".github/workflows").iterdir()}
-    assert set(texts) == {"tests.yml", "nightly.yml", "pages.yml"}
+    assert set(texts) == {"tests.yml", "nightly.yml", "pages.yml", "watchdog.yml"}
     assert all(yaml.safe_load(text)["jobs"] for text in texts.values())
     assert "bash .ci/run" in texts["tests.yml"] and "mangalab book" in texts["nightly.yml"]

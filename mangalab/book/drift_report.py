@@ -95,7 +95,8 @@ def provenance(drift: Drift) -> str:
         words = "the same inputs"
     else:
         words = f"changed since: {', '.join(drift.changed) or 'nothing recorded'}"
-    return f"{sides}; {words}" + (f"; stale: {drift.stale}" if drift.stale else "")
+    words += f"; stale: {drift.stale}" if drift.stale else ""
+    return f"{sides}; {words}" + (f"; {drift.note}" if drift.note else "")
 
 
 def markdown(drifts: list[Drift], profile: str) -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import yaml
@@ -28,8 +28,9 @@ def diff(project: Project, chapters: list[Chapter], profile: str, name: str = ""
             found.append(Drift(chapter.id, "no-reference", "run `mangalab accept` once it is reviewed"))
         else:
             drift = compare(accepted, reference.reduce(record), limits, computed)
-            why = reference.stale(project, chapter, record)
-            found.append(Drift(**{**vars(drift), "stale": why}))
+            why, over = reference.stale(project, chapter, record), record.get("over_budget") or []
+            note = f"over budget: {', '.join(over)}" if over else ""
+            found.append(replace(drift, stale=why, note=note))
     return settle(found, limits)
 
 

@@ -144,48 +144,6 @@ def book(
     _exit(_build(profile) and ran)
 
 
-@app.command()
-def status(profile: ProfileName = DEFAULT) -> None:
-    """One line a chapter: state of the last run, cost, and whether it is still fresh."""
-    from .status import table
-
-    project, chapters = _open(profile)
-    for line in table(project, chapters, profile):
-        print(line)
-
-
-@app.command()
-def why(chapter: str, profile: ProfileName = DEFAULT) -> None:
-    """Say whether a chapter would run now, and why."""
-    from . import keys
-
-    project, chapters = _open(profile, [chapter])
-    needed, reason = keys.why(project, chapters[0], profile)
-    print(f"{chapters[0].id}: {'would run' if needed else 'would not run'}: {reason}")
-
-
-@app.command()
-def doctor() -> None:
-    """Check models, data, device, browser and disk; each problem with its fix."""
-    from .doctor import examine
-
-    findings = examine(Project.find())
-    for finding in findings:
-        print(finding.line())
-    _exit(all(finding.ok or not finding.needed for finding in findings))
-
-
-@app.command()
-def clean() -> None:
-    """Remove pages, records and executed notebooks; environment and model cache stay."""
-    import shutil
-
-    project = Project.find()
-    for folder in (project.root / "_build", project.artifacts):
-        shutil.rmtree(folder, ignore_errors=True)
-        print(f"removed {folder}")
-
-
 commands.register(app)
 
 

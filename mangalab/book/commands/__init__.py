@@ -5,7 +5,7 @@ import typer
 
 def register(app: typer.Typer) -> None:
     """Add every command of this package to the command line."""
-    from . import gate
+    from . import gate, look
 
-    for module in (gate,):
+    for module in (look, gate):
         module.register(app)

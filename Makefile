@@ -8,7 +8,7 @@ export PYTHONUTF8 := 1
 FIND := for p in "$$PYTHON" python3 python3.13 python3.12 python3.11 python3.14; do \
   [ -n "$$p" ] && "$$p" -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo "$$p" && break; done
 
-.PHONY: help book run build test lab status doctor clean lint env
+.PHONY: help book run build test lab status accept diff doctor clean lint env
 .DEFAULT_GOAL := help
 
 help:   ## show this list
@@ -25,12 +25,16 @@ lab: env  ## open the notebooks in JupyterLab
 	@cd notebooks && MANGALAB_PROFILE=$(PROFILE) ../$(PY) -m jupyter lab
 status: env  ## what is fresh, stale, failed or was never run
 	@$(PY) -m mangalab.book.cli status --profile $(PROFILE)
-doctor: env  ## check models, data, browser, disk
-	@$(PY) -m mangalab.book.cli doctor
+accept: env  ## make the last runs the reference that later runs are compared with
+	@$(PY) -m mangalab.book.cli accept --profile $(PROFILE)
+diff: env  ## compare the last runs with the reference
+	@$(PY) -m mangalab.book.cli diff --profile $(PROFILE)
+doctor: env  ## check packages, models, data, device, memory, disk, ports, browser
+	@$(PY) -m mangalab.book.cli doctor --profile $(PROFILE)
 lint: env  ## ruff and clean notebooks
 	@$(PY) -m ruff check . && $(PY) tools/clean_notebooks.py --check notebooks
-clean:  ## remove built pages and run records (keeps .venv and the model cache)
-	@rm -rf _build artifacts
+clean:  ## remove built pages and run records (keeps .venv, the model cache and the history of runs)
+	@rm -rf _build; [ ! -d artifacts ] || find artifacts -mindepth 1 -maxdepth 1 ! -name history.jsonl -exec rm -rf {} +
 env:  ## create or renew .venv from requirements.lock
 	@python=$$($(FIND)); if [ -z "$$python" ]; then \
 	  echo "make: Python 3.11 or newer was not found; install it, or name one: PYTHON=/path/to/python3.12 make book" >&2; exit 2; fi; \

@@ -5,7 +5,7 @@ import typer
 
 def register(app: typer.Typer) -> None:
     """Add every command of this package to the command line."""
-    from . import gate, look
+    from . import arithmetic, gate, look, new
 
-    for module in (look, gate):
+    for module in (look, gate, new, arithmetic):
         module.register(app)

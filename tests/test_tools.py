@@ -119,8 +119,13 @@ def test_estimate_reads_a_configuration(tmp_path):
     for place in (path, tmp_path):
         told = json.loads(call("estimate", str(place), "--json").output)
         assert told["parameters"] == shapes.Shape.from_config(config).parameters
-    for text, words in (("{", "config.json: "), ('{"model_type": "llama"}', "no model configuration"),
-                        ('{"model_type": "mamba"}', "has no shape rule"), ("[]", "config")):  # fmt: skip
+    llama, mamba = '{"model_type": "llama"}', '{"model_type": "mamba"}'
+    for text, words in (
+        ("{", "config.json: "),
+        ("[]", "no model configuration"),
+        (llama, "no model configuration"),
+        (mamba, "has no shape rule"),
+    ):
         path.write_text(text, encoding="utf8")
         with pytest.raises(BookError, match=words):
             call("estimate", str(path))

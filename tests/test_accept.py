@@ -157,8 +157,8 @@ def test_a_damaged_reference_is_one_sentence(book):
     [
         ("seed: 0.05", "seed: -1"),
         ("time: 1.5", "tiem: 1.5\ntime: 1.5"),
-        ("overrides: {}", 'overrides: {"05-x:*": {kind: seed}}'),
-        ("overrides: {}", 'overrides: {"05-x:*": {kind: loose, why: because I say so}}'),
+        ("overrides:\n", 'overrides:\n  "05-x:*": {kind: seed}\n'),
+        ("overrides:\n", 'overrides:\n  "05-x:*": {kind: loose, why: because I say so}\n'),
     ],
 )
 def test_wrong_tolerances_are_named(book, edit, words):
@@ -182,3 +182,13 @@ def test_every_override_of_the_book_still_names_a_value():
 
     unused = [p for p in limits.overrides if not any(fnmatchcase(key, p) for key in known)]
     assert not known or not unused
+
+
+def test_every_accepted_run_belongs_to_a_chapter_and_is_formatted():
+    from mangalab.book import chapters
+
+    known = chapters.load(Project(ROOT))
+    for path in (ROOT / "reference").glob("*/*.json"):
+        text = path.read_text(encoding="utf8")
+        assert path.stem in known, f"{path} is of no chapter: remove it"
+        assert text == reference.text(json.loads(text)), "written by hand; use mangalab accept"

@@ -9,7 +9,8 @@ from mangalab.book import drift, drift_report, reference, tolerances
 
 LIMITS = tolerances.Tolerances(
     family_error=0.05, exact=1e-9, seed=0.05, floor=1e-6, time=1.5, seconds=5,
-    overrides={"05-x:kept_*": {"kind": "seed", "relative": 0.5, "why": "a planted exception"}},
+    repeatable=("cpu *",), overrides={"05-x:told": {"kind": "seed", "why": "a sentence of counts"},
+               "05-x:kept_*": {"kind": "seed", "relative": 0.5, "why": "a planted exception"}},
 )  # fmt: skip
 RUN = {
     "schema": 1, "chapter": "05-x", "profile": "cpu", "status": "passed", "complete": True,
@@ -21,6 +22,7 @@ RUN = {
         "recall": {"value": 0.80, "low": 0.70, "high": 0.88, "n": 100, "text": "80 %"},
         "loss": {"value": 2.0}, "kept_share": {"value": 1.0}, "parameters": {"value": 460800},
         "step_ms": {"value": 12.0, "kind": "time"}, "best": {"value": "focal"},
+        "gain": {"value": "+13.2% [+6.2%, +20.2%]"}, "told": {"value": "a (3)"},
     },
     "comparisons": [{"id": "focal", "a": "focal", "b": "ce", "metric": "recall", "n": 3, "seeds": 3,
                      "difference": 0.02, "low": 0.01, "high": 0.03, "verdict": "better"}],
@@ -79,6 +81,9 @@ def test_the_same_run_has_no_drift():
         ({"values__kept_share__value": 0.6}, None, None),
         ({"values__parameters__value": 460801}, "parameters", "drift"),
         ({"values__best__value": "cross-entropy"}, "best", "drift"),
+        ({"values__told__value": "b (4)"}, None, None),
+        ({"values__gain__value": "+14.2% [+7.2%, +21.2%]"}, None, None),
+        ({"values__gain__value": "+53.2% [+46.2%, +60.2%]"}, "gain", "drift"),
         ({"values__step_ms__value": 17.9}, None, None),
         ({"values__step_ms__value": 18.1}, "step_ms", "cost"),
         ({"values__step_ms__value": 7.0}, "step_ms", "cost"),
@@ -114,6 +119,20 @@ def test_same_inputs_other_value_is_the_fault_of_the_chapter():
     run["values"]["step_ms"]["value"] *= 1.2  # timings may differ
     found = against(run)
     assert found.same_inputs and found.fails and outcomes(found) == {"recall": "unrepeatable"}
+
+
+def test_an_interval_that_moves_alone_is_unrepeatable_too():
+    run = copy.deepcopy(RUN)
+    run["values"]["recall"]["high"] += 1e-9
+    assert outcomes(against(run)) == {"recall": "unrepeatable"}
+
+
+def test_a_gpu_promises_no_bits():
+    parts = {**RUN["key_parts"], "device": "gpu NVIDIA T4"}
+    accepted, run = copy.deepcopy(RUN) | {"key_parts": parts}, copy.deepcopy(RUN) | {"key_parts": parts}
+    run["values"]["recall"]["value"] += 1e-6
+    found = against(run, accepted=accepted)
+    assert found.same_inputs and not found.fails
 
 
 @pytest.mark.parametrize("name", ["machine", "dtype", "versions"])
@@ -208,7 +227,7 @@ def test_report_puts_changed_conclusions_first_and_counts():
     assert places == sorted(places)
     assert "better -> worse" in text and "460800 -> 1" in text and "8.33 times" in text
     head = text.splitlines()[0]
-    assert "2 with intervals" in head and "Holm" in head and head.endswith(": drift")
+    assert "3 with intervals" in head and "Holm" in head and head.endswith(": drift")
 
 
 def test_unequal_values_never_look_equal():

@@ -173,3 +173,10 @@ def test_clean_waits_for_a_running_chapter(littered):
     with filelock.FileLock(lock), pytest.raises(BookError, match="cpu-05-x is running"):
         call("clean", "--yes")
     assert Project(littered.root).record("cpu", "05-x").exists()
+
+
+def test_make_clean_keeps_the_history(littered):
+    make = ["make", "-s", "-f", str(ROOT / "Makefile"), "clean"]
+    subprocess.run(make, cwd=littered.root, check=True)
+    assert not (littered.root / "_build").exists() and littered.project.notebook("05-x").exists()
+    assert [p.name for p in littered.project.artifacts.iterdir()] == ["history.jsonl"]

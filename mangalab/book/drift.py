@@ -10,6 +10,7 @@ independent runs show any of them as drift is `family_error`.
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -66,7 +67,8 @@ def compare(
     """
     changed = tuple(_changed(reference, run))
     same = bool(run.get("key")) and run.get("key") == reference.get("key") and not changed
-    pair = _Pair(reference, run, limits, computed, same)
+    strict = same and limits.bit_equal(run.get("device_class"))
+    pair = _Pair(reference, run, limits, computed, strict)
     known = ("started", "commit", "dirty", "key", *ENVIRONMENT)
     return Drift(
         chapter=run["chapter"],
@@ -93,8 +95,9 @@ def _changed(old: dict[str, Any], new: dict[str, Any]) -> Iterator[str]:
 class _Pair:
     """The rows of one chapter."""
 
-    def __init__(self, old: dict, new: dict, limits: Tolerances, computed: frozenset, same: bool):
-        self.old, self.new, self.limits, self.computed, self.same = old, new, limits, computed, same
+    def __init__(self, old: dict, new: dict, limits: Tolerances, computed: frozenset, strict: bool):
+        self.old, self.new, self.limits, self.computed = old, new, limits, computed
+        self.strict = strict  # the same inputs on a deterministic device: every bit must agree
         self.chapter = new["chapter"]
         places = ("device", "device_class", "machine")
         self.same_machine = all(old.get(name) == new.get(name) for name in places)
@@ -134,7 +137,7 @@ class _Pair:
             yield self._one_sided(key, a, b, name)
             return
         same = a.get(name) == b.get(name)
-        why = "the same inputs" if self.same and not same else ""
+        why = "the same inputs" if self.strict and not same else ""
         yield Row(key, "word", a.get(name), b.get(name), "same" if same else "flip", why)
 
     def _measured(
@@ -143,6 +146,7 @@ class _Pair:
         """The row of a number; nothing where it is missing (the word's row says so) or is text."""
         if a is None or b is None or (a.get(name) is None and b.get(name) is None):
             return
+        a, b = _parsed(a, name), _parsed(b, name)
         old, new = a.get(name), b.get(name)
         # a claim's word is what it says; the text beside it may quote any digits
         if name == "measured" and not (_number(old) and _number(new)):
@@ -153,7 +157,7 @@ class _Pair:
         kind = "exact" if computed else self.limits.kind(self.chapter, key, entry)
         if kind == "time":
             yield self._time(key, old, new, 0.0)
-        elif old == new:
+        elif old == new and not (self.strict and a != b):
             yield Row(key, kind, old, new, "same", p=1.0 if _interval(a, b) else None)
         else:
             yield self._changed_number(key, kind, a, b, old, new)
@@ -161,7 +165,7 @@ class _Pair:
     def _changed_number(self, key: str, kind: str, a: dict, b: dict, old: Any, new: Any) -> Row:
         limit = self.limits.relative(self.chapter, key, "exact" if kind == "exact" else "seed")
         if not (_number(old) and _number(new)):
-            row = self._plain(key, kind, old, new, False)
+            row = self._plain(key, kind, old, new, kind == "seed")  # text: only by an exception
         elif kind == "exact":
             whole = isinstance(old, int) and isinstance(new, int)
             row = self._plain(key, kind, old, new, not whole and _near(old, new, limit, 0))
@@ -172,7 +176,7 @@ class _Pair:
         else:
             row = self._plain(key, kind, old, new, _near(old, new, limit, self.limits.floor))
             row = replace(row, detail=f"{_relative(old, new)} (limit {limit:.3g})")
-        if self.same:  # deterministic chapters: not one bit may differ
+        if self.strict:
             row = replace(row, outcome="unrepeatable", p=None)
         return row
 
@@ -187,6 +191,25 @@ class _Pair:
             return Row(key, "time", old, new, "unjudged", f"{ratio:.2f} times, on another machine")
         bad = max(ratio, 1 / ratio) > limit and abs(new - old) > floor
         return Row(key, "time", old, new, "cost" if bad else "within", f"{ratio:.2f} times")
+
+
+# how an Interval is shown, and so what a text value that quotes one looks like
+FIGURE = r"([+-]?\d[\d,]*(?:\.\d+)?(?:e[+-]?\d+)?%?)"
+QUOTED = re.compile(rf"{FIGURE} \[{FIGURE}, {FIGURE}\]")
+
+
+def _parsed(entry: dict, name: str) -> dict:
+    """An entry whose value is the text of an interval, as the interval; others as they are."""
+    match = QUOTED.fullmatch(entry[name]) if isinstance(entry.get(name), str) else None
+    if match is None:
+        return entry
+    value, low, high = (_figure(text) for text in match.groups())
+    return {**entry, name: value, "low": low, "high": high}
+
+
+def _figure(text: str) -> float:
+    number = float(text.rstrip("%").replace(",", ""))
+    return number / 100 if text.endswith("%") else number
 
 
 def half_width(a: dict, b: dict, old: float, new: float) -> float:

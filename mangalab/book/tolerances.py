@@ -32,7 +32,12 @@ class Tolerances(BaseModel):
     floor: float = Field(ge=0)
     time: float = Field(gt=1)
     seconds: float = Field(ge=0)
+    repeatable: tuple[str, ...] = ()
     overrides: dict[str, Rule] = {}
+
+    def bit_equal(self, device_class: str | None) -> bool:
+        """Whether two runs of the same inputs on such a device must agree to the last bit."""
+        return any(fnmatchcase(device_class or "", pattern) for pattern in self.repeatable)
 
     def rule(self, chapter: str, key: str) -> Rule | None:
         """The exception for one value, if there is one."""

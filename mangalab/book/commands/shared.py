@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 Chapters = Annotated[list[str] | None, typer.Argument(help="ids or prefixes; none: all chapters")]
 ProfileName = Annotated[str, typer.Option("--profile", "-P", help="smoke, cpu or gpu")]
-AsJson = Annotated[bool, typer.Option("--json", help="print JSON (schema: see the README)")]
+AsJson = Annotated[bool, typer.Option("--json", help="print JSON (fields: docs/json.md)")]
 DryRun = Annotated[bool, typer.Option("--dry-run", help="say what would change, change nothing")]
 DEFAULT = os.environ.get("MANGALAB_PROFILE", "cpu")
 

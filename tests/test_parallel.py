@@ -190,7 +190,7 @@ def test_worker_with_its_own_disk_delivers_record_and_notebook(tiny, tmp_path, m
         needed = [records.read(driver, "cpu", "05-a")] if name == "18-b" else []
         tiny.project.record("cpu", "05-a").unlink(missing_ok=True)  # only the driver has it
         job = executors.Job(str(driver.root), tiny.chapter(name), "cpu", "t", records=tuple(needed),
-                            inputs=executors.inputs(tiny.project, name))  # fmt: skip
+                            inputs=executors.inputs(tiny.project, [name]))  # fmt: skip
         delivery = executors.run_job(job)
         executors.receive(driver, "cpu", delivery)
         assert records.read(driver, "cpu", name) == delivery.outcome.record
@@ -201,7 +201,7 @@ def test_worker_with_its_own_disk_delivers_record_and_notebook(tiny, tmp_path, m
 @pytest.mark.parametrize("name", ["mangalab/book/process.py", "notebooks/05-a.ipynb", "package some"])
 def test_worker_with_other_code_is_refused(tiny, name, monkeypatch):
     tiny.add("05-a", "record()")
-    wanted = executors.inputs(tiny.project, "05-a") | {name: "other"}
+    wanted = executors.inputs(tiny.project, ["05-a"]) | {name: "other"}
     job = executors.Job(str(tiny.root), tiny.chapter("05-a"), "cpu", "t", inputs=wanted)
     error = executors.run_job(job).outcome
     assert isinstance(error, BookError)

@@ -36,6 +36,14 @@ Jobs = Annotated[
     int | None,
     typer.Option("--jobs", "-j", help="chapters side by side at most; default: as many as fit", min=1),
 ]
+Scheduler = Annotated[
+    str | None,
+    typer.Option("--scheduler", help="tcp://host:port of a Dask scheduler whose workers run them"),
+]
+Keep = Annotated[
+    str | None,
+    typer.Option("--store", help="s3://bucket/path, file:///path, ...: runs go to and come from it"),
+]
 DEFAULT = os.environ.get("MANGALAB_PROFILE", "cpu")
 
 
@@ -71,19 +79,23 @@ def _run(
     strict: bool,
     texts: list[str] | None,
     jobs: int | None = None,
+    scheduler: str | None = None,
+    address: str | None = None,
 ) -> bool:
-    from .parallel import room_here, run_all, too_many
+    from .cluster import engine
+    from .parallel import run_all
     from .progress import Progress
+    from .store import Store
 
     project, chapters = _open(profile, wanted)
-    room = room_here(profile, jobs)  # a GPU that is not there is bad input, not a failure
     given = _given(texts, chapters, profile)
-    note = too_many(chapters, profile, room)
-    if note:
-        print(f"mangalab: {note}", file=sys.stderr)
-    progress = Progress(project, profile, len(chapters))
+    store = Store.open(address, profile) if address else None
+    progress = Progress(project, profile, len(chapters), store)
     options = {"given": given, "force": force, "timeout": timeout}
-    results = run_all(project, chapters, profile, progress.show, room=room, **options)
+    with engine(scheduler, project, chapters, profile, jobs) as where:
+        if store and not (force or given):
+            store.fetch(project, chapters, profile)
+        results = run_all(project, chapters, profile, progress.show, **where, **options)
     return progress.conclude(results, strict)
 
 
@@ -116,13 +128,18 @@ def run(
     strict: Strict = False,
     param: Given = None,
     jobs: Jobs = None,
+    scheduler: Scheduler = None,
+    store: Keep = None,
 ) -> None:
     """Run the notebooks whose inputs changed, and say why each one ran or did not.
 
     Chapters run side by side where cores, memory and GPUs allow, each with the threads that
-    chapters.yml gives it: values do not depend on how many run at once.
+    chapters.yml gives it: values do not depend on how many run at once. With --scheduler, workers
+    of a Dask cluster run them; mangalab/book/cluster.py says how to start one. With --store, each
+    run is copied there (records and executed notebooks, by papermill's writers or fsspec), and a good
+    run of the same inputs is taken from there instead of running again.
     """
-    _exit(_run(profile, chapters, force, timeout, strict, param, jobs))
+    _exit(_run(profile, chapters, force, timeout, strict, param, jobs, scheduler, store))
 
 
 @app.command(name="build")
@@ -138,9 +155,11 @@ def book(
     timeout: Timeout = None,
     strict: Strict = False,
     jobs: Jobs = None,
+    scheduler: Scheduler = None,
+    store: Keep = None,
 ) -> None:
     """Run what changed, then build; pages are built even when a chapter failed (exit code 1)."""
-    ran = _run(profile, None, force, timeout, strict, None, jobs)
+    ran = _run(profile, None, force, timeout, strict, None, jobs, scheduler, store)
     _exit(_build(profile) and ran)
 
 

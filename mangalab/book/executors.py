@@ -16,7 +16,7 @@ import socket
 import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import cache
 from importlib import metadata
@@ -26,6 +26,7 @@ from typing import Any
 from ..record import canonical, file_hash, write_json
 from . import records
 from .chapters import Chapter
+from .keys import pins
 from .process import Watch
 from .project import BookError, Project
 from .runner import DIED, Outcome, run_chapter
@@ -61,9 +62,9 @@ def run_job(job: Job) -> Delivery:
     try:
         if _halt_file(job.token).exists():
             raise BookError(f"{job.chapter.id} was interrupted before it started")
-        project = _project(job)
+        project = _project(job.root)
         if job.inputs is not None:
-            check(project, job.chapter.id, job.inputs)
+            check(project, [job.chapter.id], job.inputs)
         for record in job.records:
             if records.read(project, job.profile, record["chapter"]) != record:
                 records.write(project, record)
@@ -83,15 +84,15 @@ def _run(project: Project, job: Job) -> Outcome:
         return Outcome(job.chapter.id, record, True, record.get("reason", ""))
 
 
-def _project(job: Job) -> Project:
+def _project(root: str) -> Project:
     """The driver's folder if this machine sees it, else the worker's own book."""
-    if (Path(job.root) / "chapters.yml").is_file():
-        return Project(Path(job.root))
+    if (Path(root) / "chapters.yml").is_file():
+        return Project(Path(root))
     try:
         return Project.find()
     except BookError:
         raise BookError(
-            f"{socket.gethostname()} sees no {job.root} and has no book of its own; start its "
+            f"{socket.gethostname()} sees no {root} and has no book of its own; start its "
             "worker in a checkout of the book, or set MANGALAB_ROOT there"
         ) from None
 
@@ -175,11 +176,12 @@ def lost(project: Project, job: Job, error: BaseException) -> Outcome | BookErro
     return Outcome(job.chapter.id, record, False, record.get("reason", ""))
 
 
-def inputs(project: Project, chapter: str) -> dict[str, str]:
-    """What a worker must share with the driver: code, notebook, claims, packages and settings."""
+def inputs(project: Project, chapters: Sequence[str]) -> dict[str, str]:
+    """What a worker must share with the driver: code, notebooks, claims, packages and settings."""
     code = [*PACKAGE.rglob("*.py"), *(PACKAGE / "data" / "text").glob("*")]
     found = {p.relative_to(PACKAGE.parent).as_posix(): file_hash(p) for p in code if p.is_file()}
-    for name in (f"notebooks/{chapter}.ipynb", "book/claims.yml", "requirements.lock"):
+    shared = ["book/claims.yml", "requirements.lock"]
+    for name in (*shared, *(f"notebooks/{chapter}.ipynb" for chapter in chapters)):
         path = project.root / name
         found[name] = file_hash(path) if path.is_file() else "missing"
     settings = {"MANGALAB_MODELS": os.environ.get("MANGALAB_MODELS", "default")}
@@ -201,24 +203,27 @@ def _packages() -> dict[str, str]:
     return {f"package {canonical(name)}": version for name, version in rows if name}
 
 
-def check(project: Project, chapter: str, wanted: dict[str, str]) -> None:
-    """Compare this worker with the driver; BookError names the first things that differ."""
-    here = inputs(project, chapter)
-    pinned = {k for k in here.keys() | wanted.keys() if not k.startswith("package ")}
-    pinned |= {f"package {name}" for name in _pinned(project)}
-    wrong = sorted(k for k in pinned if here.get(k) != wanted.get(k))
+def differs(root: str, chapters: Sequence[str], wanted: dict[str, str]) -> str | None:
+    """What a worker that calls this has otherwise than the driver, in a sentence; None: nothing."""
+    try:
+        check(_project(root), chapters, wanted)
+    except BookError as error:
+        return str(error)
+    return None
+
+
+def check(project: Project, chapters: Sequence[str], wanted: dict[str, str]) -> None:
+    """Compare this machine with the driver's `inputs`; BookError names the first that differ."""
+    here = inputs(project, chapters)
+    compared = {k for k in here.keys() | wanted.keys() if not k.startswith("package ")}
+    compared |= {f"package {name}" for name in pins(project, None)}
+    wrong = sorted(k for k in compared if here.get(k) != wanted.get(k))
     if wrong:
         some = ", ".join(wrong[:3]) + (f" and {len(wrong) - 3} more" if len(wrong) > 3 else "")
         raise BookError(
             f"worker {socket.gethostname()} differs from this machine in {some}; bring it to the "
             "same commit and lock file, and start it again"
         )
-
-
-def _pinned(project: Project) -> set[str]:
-    from .keys import pins
-
-    return set(pins(project, None))
 
 
 _loaded()  # now, not at the first job: the disk may have changed by then

@@ -196,6 +196,14 @@ def decide(
     return Decision(needed, reason, source, parameters, now)
 
 
+def holds(project: Project, chapter: Chapter, profile: str, record: dict[str, Any]) -> bool:
+    """Whether a record from elsewhere is a good run of the inputs as they are now."""
+    source = nb.read(project.notebook(chapter.id))
+    parameters = prepare(source, chapter, profile, None)
+    now = parts(project, source, parameters, device_class(profile), record, chapter)
+    return not judge(record, now)[0]
+
+
 def why(project: Project, chapter: Chapter, profile: str) -> tuple[bool, str]:
     """Whether a chapter must run, and the reason in words; never raises for a chapter's faults."""
     try:

@@ -194,7 +194,7 @@ class _Runs:
             str(self.project.root), chapter, self.profile, self.token, self.options,
             gpu=next(iter(self._free_gpus()), None),
             records=tuple(record for record in known if record["status"] != "never-run"),
-            inputs=executors.inputs(self.project, chapter.id) if self.foreign else None,
+            inputs=executors.inputs(self.project, [chapter.id]) if self.foreign else None,
         )  # fmt: skip
         try:
             self.running[self.pool.submit(executors.run_job, job)] = job

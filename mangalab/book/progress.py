@@ -12,6 +12,7 @@ from .chapters import Chapter
 from .process import Watch
 from .project import BookError, Project
 from .runner import Outcome, expected_seconds
+from .store import Store
 
 PLAIN_EVERY = 30  # seconds between two lines about running chapters where there is no terminal
 
@@ -19,9 +20,12 @@ PLAIN_EVERY = 30  # seconds between two lines about running chapters where there
 class Progress:
     """Prints progress with the time left, ends and the final count."""
 
-    def __init__(self, project: Project, profile: str, total: int) -> None:
+    def __init__(
+        self, project: Project, profile: str, total: int, store: Store | None = None
+    ) -> None:
         self.project, self.profile, self.total = project, profile, total
         self.live = sys.stdout.isatty()
+        self.store, self.not_stored = store, 0
         self.done, self.last_line = 0, time.monotonic()
         self.expected: dict[str, float | None] = {}
         self.running: dict[str, Watch] = {}
@@ -33,7 +37,7 @@ class Progress:
         if outcome is not None:
             self.running.pop(chapter.id, None)
             self._end(chapter, outcome)
-        elif seen is not None:
+        elif seen is not None and seen.seconds:
             self.running[chapter.id] = seen
             self._tick()
         else:
@@ -54,11 +58,10 @@ class Progress:
 
     def _state(self) -> str:
         """One running chapter at length, several in a few words each."""
-        if len(self.running) > 1:
-            return "  |  ".join(
-                f"{name} {_cell(seen)} {clock(seen.seconds)}" for name, seen in self.running.items()
-            )
-        [(name, seen)] = self.running.items()
+        begun = [(name, seen) for name, seen in self.running.items() if seen.seconds]
+        if len(begun) > 1:
+            return "  |  ".join(f"{name} {_cell(seen)} {clock(seen.seconds)}" for name, seen in begun)
+        name, seen = begun[0]
         line = f"{name}  cell {_cell(seen)}  {clock(seen.seconds)} elapsed"
         expected = self.expected.get(name)
         if expected:
@@ -70,6 +73,15 @@ class Progress:
         self.done += 1
         clear = "\r\x1b[K" if self.live else ""
         print(f"{clear}[{self.done}/{self.total}] {describe(chapter, outcome)}", flush=True)
+        if self.store and isinstance(outcome, Outcome):
+            self._copy(self.store, outcome)
+
+    def _copy(self, store: Store, outcome: Outcome) -> None:
+        try:
+            store.put(self.project, outcome.record)
+        except BookError as error:  # the run itself is good and stays on this disk
+            self.not_stored += 1
+            print(f"    {error}", flush=True)
 
     def conclude(self, results: list[Outcome | BookError], strict: bool) -> bool:
         """Print the count of states; whether all is well."""
@@ -77,8 +89,9 @@ class Progress:
         over = [r for r in results if isinstance(r, Outcome) and r.record.get("over_budget")]
         ran = sum(isinstance(r, Outcome) and r.ran for r in results)
         line = f"{len(results)} chapters: {len(results) - len(bad)} good, {len(bad)} not"
-        print(f"{line}; {ran} ran" + (f"; {len(over)} over budget" if over else ""))
-        return not bad and not (strict and over)
+        line += f"; {ran} ran" + (f"; {len(over)} over budget" if over else "")
+        print(line + (f"; {self.not_stored} not copied to the store" if self.not_stored else ""))
+        return not (bad or self.not_stored) and not (strict and over)
 
 
 def _cell(seen: Watch) -> str:

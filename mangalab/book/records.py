@@ -60,6 +60,14 @@ def put_aside(project: Project, profile: str, chapter: str) -> None:
     executed.unlink(missing_ok=True)
 
 
+def keep(project: Project, record: dict[str, Any], executed: str) -> None:
+    """Put a good record from elsewhere, with its notebook's text, where `restore` finds it."""
+    kept = project.kept(record["profile"], record["chapter"])
+    kept.parent.mkdir(parents=True, exist_ok=True)
+    kept.with_suffix(".ipynb").write_text(executed, encoding="utf8")
+    write_json(kept, record)
+
+
 def restore(project: Project, kept: dict[str, Any]) -> None:
     """Make a record that was put aside the current one again."""
     profile, chapter = kept["profile"], kept["chapter"]

@@ -113,6 +113,7 @@ def test_diff_tells_what_is_missing(book):
     passed(book, "06-y")
     done = call("diff")
     assert done.exit_code == 2 and "no reference: run `mangalab accept`" in done.output
+    assert done.output.splitlines()[0].endswith(": no reference")
     call("accept", "05")
     assert call("diff").exit_code == 2 and call("diff", "05").exit_code == 0
     passed(book, "05-x", status="timeout", error={"cell": 2})

@@ -23,6 +23,7 @@ RUN = {
         "loss": {"value": 2.0}, "kept_share": {"value": 1.0}, "parameters": {"value": 460800},
         "step_ms": {"value": 12.0, "kind": "time"}, "best": {"value": "focal"},
         "gain": {"value": "+13.2% [+6.2%, +20.2%]"}, "told": {"value": "a (3)"},
+        "hits": {"value": 60, "n": 100},
     },
     "comparisons": [{"id": "focal", "a": "focal", "b": "ce", "metric": "recall", "n": 3, "seeds": 3,
                      "difference": 0.02, "low": 0.01, "high": 0.03, "verdict": "better"}],
@@ -82,6 +83,8 @@ def test_the_same_run_has_no_drift():
         ({"values__parameters__value": 460801}, "parameters", "drift"),
         ({"values__best__value": "cross-entropy"}, "best", "drift"),
         ({"values__told__value": "b (4)"}, None, None),
+        ({"values__hits__value": 61}, None, None),  # of n = 100: measured, within 5 %
+        ({"values__hits__value": 50}, "hits", "drift"),
         ({"values__gain__value": "+14.2% [+7.2%, +21.2%]"}, None, None),
         ({"values__gain__value": "+53.2% [+46.2%, +60.2%]"}, "gain", "drift"),
         ({"values__step_ms__value": 17.9}, None, None),
@@ -205,6 +208,15 @@ def test_a_real_change_among_many_values_is_found():
     first, second = many(100, np.random.default_rng(1), shift=1.5)
     found = against(second, accepted=first)
     assert [row.key for row in found.rows if row.outcome == "drift"] == ["v0"]
+
+
+def test_few_seeds_have_a_heavy_tail():
+    """The same move beside the same interval: noise from three seeds, drift from a thousand."""
+    def found(n: int) -> dict[str, str]:
+        old, new = ({"value": v, "low": v - 0.1, "high": v + 0.1, "n": n} for v in (0.5, 0.7))
+        return outcomes(against(changed(values={"a": new}), accepted=before(values={"a": old})))
+
+    assert found(3) == {} and found(1000) == {"a": "drift"}
 
 
 def test_one_family_over_all_chapters():

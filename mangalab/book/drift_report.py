@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from dataclasses import asdict
 from typing import Any
 
-from .drift import FAILS, OUTCOMES, Drift, Row, counts
+from .drift import FAILS, Drift, Row, counts
 
 SCHEMA = 1
 HEADS = {
@@ -66,9 +66,11 @@ def headline(drifts: list[Drift], profile: str) -> str:
             f"; {n['intervals']} with intervals, {n['outside']} outside the joint 95 % interval "
             f"(independent runs: about {expected:.0f}), judged together by Holm's rule"
         )
-    bad = sum(n[name] for name in OUTCOMES if name in FAILS)
-    state = "drift" if bad else "no good run" if any(d.fails for d in drifts) else "no drift"
-    return f"{words}: {state}"
+    if any(n[name] for name in FAILS):
+        return f"{words}: drift"
+    states = {drift.state for drift in drifts}
+    faults = [state for state in ("no-good-run", "no-reference") if state in states]
+    return f"{words}: {' and '.join(faults).replace('-', ' ') or 'no drift'}"
 
 
 def _states(drifts: list[Drift]) -> list[str]:

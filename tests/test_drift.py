@@ -138,7 +138,7 @@ def test_a_gpu_promises_no_bits():
     assert found.same_inputs and not found.fails
 
 
-@pytest.mark.parametrize("name", ["machine", "dtype", "versions"])
+@pytest.mark.parametrize("name", ["machine", "dtype", "versions", "threads"])
 def test_another_machine_precision_or_package_excuses_other_bits(name):
     run = copy.deepcopy(RUN) | {name: {"torch": "2.14.0"} if name == "versions" else "other"}
     run["values"]["recall"]["value"] += 1e-12

@@ -1,7 +1,9 @@
-"""The command line: `mangalab run | build | book | status | why | doctor | clean`.
+"""Run the book's chapters, build its pages, and ask what the runs say.
 
-Exit codes: 0 all is well; 1 a chapter failed or a page could not be built as it should; 2 bad
-input or an environment that does not work; 130 interrupted.
+Exit codes: 0 all is well; 1 a chapter failed, a page could not be built as it should, or a value
+drifted; 2 bad input or an environment that does not work; 130 interrupted.
+
+Every command has an example: mangalab COMMAND --help
 """
 
 from __future__ import annotations
@@ -14,6 +16,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from . import commands
+from .commands.shared import DEFAULT, Chapters, ProfileName
 from .commands.shared import opened as _open
 from .project import BookError, Project, explain
 
@@ -24,8 +27,6 @@ if TYPE_CHECKING:
 app = typer.Typer(
     help=__doc__, add_completion=False, no_args_is_help=True, pretty_exceptions_enable=False
 )
-Chapters = Annotated[list[str] | None, typer.Argument(help="ids or prefixes; none: all chapters")]
-ProfileName = Annotated[str, typer.Option("--profile", "-P", help="smoke, cpu or gpu")]
 Force = Annotated[bool, typer.Option("--force", help="run even when nothing changed")]
 Timeout = Annotated[float | None, typer.Option(help="seconds that one notebook may take", min=1)]
 Strict = Annotated[bool, typer.Option("--strict", help="exceeding a budget 1.5x is a failure")]
@@ -44,7 +45,6 @@ Keep = Annotated[
     str | None,
     typer.Option("--store", help="s3://bucket/path, file:///path, ...: runs go to and come from it"),
 ]
-DEFAULT = os.environ.get("MANGALAB_PROFILE", "cpu")
 
 
 def _given(texts: list[str] | None, chapters: list[Chapter], profile: str) -> dict[str, Any]:
@@ -138,13 +138,23 @@ def run(
     of a Dask cluster run them; mangalab/book/cluster.py says how to start one. With --store, each
     run is copied there (records and executed notebooks, by papermill's writers or fsspec), and a good
     run of the same inputs is taken from there instead of running again.
+
+    Exit codes: 0 every chapter is good, 1 one is not (or, with --strict, is over its budget), 2 bad
+    input, 130 interrupted. For a job: mangalab status --json afterwards.
+
+    Example: mangalab run 04 --profile smoke -p "ranks=[4, 16]"
     """
     _exit(_run(profile, chapters, force, timeout, strict, param, jobs, scheduler, store))
 
 
 @app.command(name="build")
 def build_pages(profile: ProfileName = DEFAULT, force: Force = False) -> None:
-    """Build the HTML from the records and executed notebooks that are there."""
+    """Build the HTML from the records and executed notebooks that are there.
+
+    Nothing is executed. Exit codes: 0 built or nothing changed, 1 the builder complained, 2 bad input.
+
+    Example: mangalab build --profile cpu
+    """
     _exit(_build(profile, force))
 
 
@@ -158,7 +168,12 @@ def book(
     scheduler: Scheduler = None,
     store: Keep = None,
 ) -> None:
-    """Run what changed, then build; pages are built even when a chapter failed (exit code 1)."""
+    """Run what changed, then build; pages are built even when a chapter failed.
+
+    Exit codes: 0 every chapter and page is good, 1 one is not, 2 bad input, 130 interrupted.
+
+    Example: mangalab book --profile cpu --strict
+    """
     ran = _run(profile, None, force, timeout, strict, None, jobs, scheduler, store)
     _exit(_build(profile) and ran)
 

@@ -20,7 +20,7 @@ from .tolerances import Tolerances
 # outcome of one comparison, most serious first; those of FAILS make `mangalab diff` exit with 1
 OUTCOMES = ("flip", "unrepeatable", "drift", "missing", "cost", "new", "within", "unjudged", "same")
 FAILS = frozenset(("flip", "unrepeatable", "drift", "missing", "cost"))
-ENVIRONMENT = ("device", "device_class", "dtype", "machine", "versions")
+ENVIRONMENT = ("device", "device_class", "dtype", "machine", "threads", "versions")
 
 
 @dataclass(frozen=True)
@@ -99,7 +99,7 @@ class _Pair:
         self.old, self.new, self.limits, self.computed = old, new, limits, computed
         self.strict = strict  # the same inputs on a deterministic device: every bit must agree
         self.chapter = new["chapter"]
-        places = ("device", "device_class", "machine")
+        places = ("device", "device_class", "machine", "threads")
         self.same_machine = all(old.get(name) == new.get(name) for name in places)
 
     def rows(self) -> Iterator[Row]:

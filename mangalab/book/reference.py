@@ -13,7 +13,7 @@ from . import keys, notebook, records
 from .chapters import Chapter
 from .project import BookError, Project
 
-PLAIN = "key commit dirty started device dtype machine seeds seconds peak_mb".split()
+PLAIN = "key commit dirty started device dtype machine threads seeds seconds peak_mb".split()
 MEASURED = "value n low high kind".split()
 COMPARED = "verdict difference low high n seeds a b metric".split()
 

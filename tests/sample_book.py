@@ -252,7 +252,7 @@ def build(
     folder: Path, profile: str = "cpu", whole: bool = True, **environment: str
 ) -> subprocess.CompletedProcess:
     """Build the book under ``folder`` with warnings as errors, as ``make book`` does."""
-    command = [sys.executable, "-c", "from jupyter_book.cli.main import main; main()", "build"]
+    command = [sys.executable, "-m", "mangalab.book.builder"]
     command += [str(folder), "-W", "--keep-going", "-n", *(["--all"] * whole)]
     path = os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")])
     env = {**os.environ, "PYTHONPATH": path, "MANGALAB_PROFILE": profile, **environment}

@@ -286,7 +286,7 @@ def test_parameters_are_read_without_running(tiny):
 def test_build_gates_on_records_and_skips_when_nothing_changed(good, monkeypatch):
     calls = []
 
-    def builder(project, profile):
+    def builder(project, profile, whole):
         calls.append(profile)
         page = project.html(profile) / "index.html"
         page.parent.mkdir(parents=True, exist_ok=True)

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import copy
 import hashlib
+import json
 import os
 import re
 import subprocess
 import sys
 import time
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import nbformat
@@ -19,6 +20,7 @@ from ..record import write_json
 from . import notebook, records
 from .chapters import Chapter
 from .interview import BankError, load_bank, to_markdown
+from .keys import digest
 from .project import BookError, Project, explain
 from .tables import fingerprint
 
@@ -28,6 +30,13 @@ SOURCES = (
     "_config.yml _toc.yml references.bib chapters.yml requirements.lock book/**/* _static/**/* "
     "_vendor/**/* notebooks/*.ipynb mangalab/**/*.py mangalab/data/cards/* reference/**/*"
 ).split()
+
+
+# pages whose text others do not show, but for their outline: titles, headings, labels, questions
+PROSE = re.compile(
+    r"notebooks/[^/]+\.ipynb|artifacts/executed/[^/]+/[^/]+\.ipynb|book/.+\.md|book/interview/[^/]+\.yml"
+)
+OUTLINE = re.compile(r"^\s*(?:#+ .*|\(.+\)=.*|-? *(?:id|level|chapter):.*)$", re.MULTILINE)
 
 
 @dataclass(frozen=True)
@@ -110,48 +119,89 @@ def refresh(project: Project, profile: str, chapters: list[Chapter]) -> list[str
     return complaints
 
 
-def inputs_hash(project: Project, profile: str) -> str:
-    """Hash of every file that the pages of a profile are made of."""
-    patterns = [*SOURCES, f"artifacts/runs/{profile}/*.json", f"artifacts/executed/{profile}/*"]
-    total = hashlib.sha256()
-    for path in sorted({p for pattern in patterns for p in project.root.glob(pattern)}):
-        if path.is_file() and "__pycache__" not in path.parts:
-            total.update(path.relative_to(project.root).as_posix().encode())
-            total.update(hashlib.sha256(path.read_bytes()).digest())
-    total.update(fingerprint(project, profile).encode())  # what else the tables of records hold
-    return total.hexdigest()
+def outline(name: str, text: str) -> str:
+    """Hash of what other pages may show of a prose file or link to."""
+    if name.endswith(".ipynb"):
+        try:
+            cells = json.loads(text)["cells"]
+            text = "\n".join("".join(c["source"]) for c in cells if c["cell_type"] == "markdown")
+        except (ValueError, KeyError, TypeError):
+            return digest(text)  # the runner says what is wrong with it
+    return digest(OUTLINE.findall(text))
+
+
+@dataclass(frozen=True)
+class State:
+    """Everything that the pages of a profile are made of, as hashes."""
+
+    files: dict[str, str]  # path -> contents
+    outlines: dict[str, str]  # path of a prose file -> what other pages may show or link to
+    tables: str
+
+    @classmethod
+    def now(cls, project: Project, profile: str) -> State:
+        """The state of the files as they are."""
+        patterns = [*SOURCES, f"artifacts/runs/{profile}/*.json", f"artifacts/executed/{profile}/*"]
+        files, outlines = {}, {}
+        for path in sorted({p for pattern in patterns for p in project.root.glob(pattern)}):
+            if path.is_file() and "__pycache__" not in path.parts:
+                name, contents = path.relative_to(project.root).as_posix(), path.read_bytes()
+                files[name] = hashlib.sha256(contents).hexdigest()
+                if PROSE.fullmatch(name) and not name.startswith("artifacts/"):
+                    outlines[name] = outline(name, contents.decode("utf8", "replace"))
+        return cls(files, outlines, fingerprint(project, profile))
+
+    def only_prose_since(self, last: dict) -> bool:
+        """Whether nothing changed since but the prose inside of pages.
+
+        Other pages show titles and link to headings, labels and questions: with those the same,
+        an edit concerns its own page and the pages outside of the chapters.
+        """
+        old = last.get("files", {})
+        if old.keys() != self.files.keys() or last.get("outlines") != self.outlines:
+            return False
+        changed = [name for name in old if old[name] != self.files[name]]
+        return all(PROSE.fullmatch(name) for name in changed)
 
 
 def build(project: Project, profile: str, chapters: list[Chapter], force: bool = False) -> Built:
-    """Build the HTML of a profile, or leave it when nothing that it shows changed."""
+    """Build the HTML of a profile, or leave it when nothing that it shows changed.
+
+    After an edit of prose only what it concerns is built; the result is that of a whole build. The
+    stamp of a build without complaints is what makes this safe: the builder itself returns 0 over
+    a page that failed the last time.
+    """
     try:
         stale = refresh(project, profile, chapters)
-        index, wanted = project.html(profile) / "index.html", inputs_hash(project, profile)
+        index, state = project.html(profile) / "index.html", State.now(project, profile)
         stamp = project.artifacts / "build" / f"{profile}.json"
-        last = records.load(stamp) or {}
-        if index.exists() and last.get("inputs") == wanted and not force:
+        last = (records.load(stamp) or {}) if index.exists() and not force else {}
+        now = {"schema": 1, **asdict(state)}
+        if last == now:
             return Built(index, False, 0.0, stale)
         start = time.monotonic()
-        complaints = stale + _jupyter_book(project, profile)
+        stamp.unlink(missing_ok=True)
+        complaints = stale + _jupyter_book(project, profile, not state.only_prose_since(last))
         if not complaints and index.exists():
-            write_json(stamp, {"schema": 1, "inputs": wanted})
+            write_json(stamp, now)
         return Built(index, True, time.monotonic() - start, complaints)
     except OSError as error:
         raise BookError(explain(error)) from None
 
 
-def _jupyter_book(project: Project, profile: str) -> list[str]:
-    """Run the builder over everything; returns its warnings and errors."""
+def _jupyter_book(project: Project, profile: str, whole: bool) -> list[str]:
+    """Run the builder over everything, or over what changed; returns its warnings and errors."""
     log = project.artifacts / "build" / f"{profile}.log"
     log.parent.mkdir(parents=True, exist_ok=True)
-    command = [sys.executable, "-c", "from jupyter_book.cli.main import main; main()", "build", "."]
-    command += ["--all", "-W", "--keep-going", "-n"]
+    command = [sys.executable, "-m", "mangalab.book.builder", "."]
+    command += [*(["--all"] * whole), "-W", "--keep-going", "-n"]
     if profile != "cpu":
         command += ["--path-output", str(project.html(profile).parent.parent)]
     package = str(Path(__file__).resolve().parents[2])
     environment = {
         **os.environ,
         "MANGALAB_PROFILE": profile,
+        "MANGALAB_JOBS": os.environ.get("MANGALAB_JOBS") or str(min(4, os.cpu_count() or 1)),
         "MANGALAB_ROOT": str(project.root),
         "PYTHONPATH": os.pathsep.join(p for p in (package, os.environ.get("PYTHONPATH")) if p),
         "PYTHONUTF8": "1",

@@ -19,6 +19,7 @@ from . import commands
 from .commands.shared import DEFAULT, Chapters, ProfileName
 from .commands.shared import opened as _open
 from .project import BookError, Project, explain
+from .quick import lighten
 
 if TYPE_CHECKING:
     from .build import Built
@@ -193,6 +194,7 @@ def main() -> None:
             signal.signal(number, _terminated)  # end like Ctrl-C, with records
     for stream in (sys.stdout, sys.stderr):
         stream.reconfigure(encoding="utf8", errors="replace", line_buffering=True)
+    lighten()
     code, sentence = 2, ""
     try:
         code = app(standalone_mode=False) or 0

@@ -14,6 +14,7 @@ from pathlib import Path, PurePosixPath
 
 from docutils import nodes
 from sphinx.application import Sphinx
+from sphinx.environment import BuildEnvironment
 from sphinx.util import logging
 from sphinx.util.docutils import SphinxRole
 
@@ -156,6 +157,21 @@ def draw_diagrams_offline(app: Sphinx, pagename: str, template: str, context: di
             app.add_js_file("mermaid/mermaid.min.js", priority=100)
 
 
+def read_in_parallel(app: Sphinx) -> None:
+    """Vouch for two extensions that do not say whether they may be loaded by several readers.
+
+    One numbers parts of a book that has none, the other serves LaTeX only.
+    """
+    for name in ("sphinx_multitoc_numbering", "sphinx_jupyterbook_latex"):
+        if name in app.extensions:
+            app.extensions[name].parallel_read_safe = True
+
+
+def pages_made_of_others(app: Sphinx, env: BuildEnvironment, *_: object) -> list[str]:
+    """Pages to read anew whatever changed: all but the chapters, since they show parts of others."""
+    return [name for name in env.found_docs if not name.startswith(CHAPTERS)]
+
+
 def setup(app: Sphinx) -> dict:
     """Register everything with Sphinx."""
     profile = os.environ.get("MANGALAB_PROFILE", "cpu")
@@ -165,6 +181,8 @@ def setup(app: Sphinx) -> dict:
     app.add_role("chapter", ChapterLink())
     app.setup_extension("mangalab.book.site_records")
     app.connect("builder-inited", use_vendored_assets)
+    app.connect("builder-inited", read_in_parallel)
+    app.connect("env-get-outdated", pages_made_of_others)
     app.connect("source-read", show_executed)
     app.connect("doctree-read", dress_page)
     # after sphinxcontrib-mermaid has added its script to the page

@@ -9,8 +9,9 @@ once there, which is cores divided by the threads of a chapter, and `--resources
 
 Workers need no shared disk: records and executed notebooks come back to the driver, which writes
 them. A chapter whose worker dies runs again on another; when that happens too often (Dask's
-`allowed-failures`, 3 unless configured) its record says so. Dask sends pickled code: use a network
-you trust, or `tls://` with Dask's own settings.
+`allowed-failures`, 3 unless configured) its record says so. Ctrl-C on the driver ends the chapters
+on all workers; when the driver itself is killed, they run to their end or limits. Dask sends pickled
+code: use a network you trust, or `tls://` with Dask's own settings.
 """
 
 from __future__ import annotations

@@ -159,7 +159,10 @@ def receive(project: Project, profile: str, delivery: Delivery) -> None:
 
 
 def lost(project: Project, job: Job, error: BaseException) -> Outcome | BookError:
-    """The verdict on a job whose process was lost or that raised what it should not have."""
+    """The verdict on a job whose process was lost or that raised what it should not have.
+
+    A run that had begun is recorded as killed; one that had not leaves the records as they are.
+    """
     words = f"{type(error).__name__}: {' '.join(str(error).split())}".rstrip(": ")
     record = records.read(project, job.profile, job.chapter.id)
     begun = (record.get("error") or {}).get("message") == DIED and record not in job.records
@@ -168,7 +171,7 @@ def lost(project: Project, job: Job, error: BaseException) -> Outcome | BookErro
     if not begun:  # on a disk that nobody can ask now
         records.put_aside(project, job.profile, job.chapter.id)
         record = {**records.never_run(job.chapter.id, job.profile), "started": records.now()}
-    message = f"the process that ran it died: {words}"
+    message = f"its executor lost it: {words}"
     record |= {"status": "killed", "error": {"cell": None, "name": "", "message": message}}
     record |= {"why": records.summary(record), "executed": None}
     records.write(project, record)

@@ -207,7 +207,7 @@ class _Runs:
             delivery = future.result()
             executors.receive(self.project, self.profile, delivery)
             result = delivery.outcome
-        except BaseException as error:  # whatever an executor does must not hide the others
+        except Exception as error:  # whatever an executor does must not hide the others
             result = executors.lost(self.project, job, error)
         self._settle(job.chapter, result)
 

@@ -82,6 +82,11 @@ def code(text: str, outputs: list[dict]) -> dict:
             "execution_count": 1 if outputs else None, "id": ident(text)}  # fmt: skip
 
 
+def tagged(tag: str, cell: dict) -> dict:
+    """The cell with a tag."""
+    return {**cell, "metadata": {"tags": [tag]}}
+
+
 def output(data: dict, metadata: dict | None = None) -> dict:
     """A displayed output."""
     return {"output_type": "display_data", "data": data, "metadata": metadata or {}}
@@ -98,8 +103,8 @@ def notebook(title: str, executed: bool, fails: bool = False) -> dict:
         markdown(
             "## Theory\n\n$$\\hat y = \\sum_i w_i$$\n\n```mermaid\nflowchart LR\n A --> B\n```"
         ),
-        {**code("rank = 16", []), "metadata": {"tags": ["parameters"]}},
-        code("lab.show(fig)", [figure, sentence] if executed else []),
+        tagged("parameters", code("rank = 16", [])),
+        tagged("hide-input", code("lab.show(fig)", [figure, sentence] if executed else [])),
         code("lab.table(rows)", [output({"text/html": table, "text/plain": ""})] * executed),
         code("1 / 0", [error] * (executed and fails)),
     ]

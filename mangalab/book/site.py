@@ -177,6 +177,8 @@ def setup(app: Sphinx) -> dict:
     profile = os.environ.get("MANGALAB_PROFILE", "cpu")
     app.add_config_value("mangalab_profile", profile, "env", str)
     app.add_config_value("mangalab_strict", os.environ.get("MANGALAB_STRICT") == "1", "env", bool)
+    for part in ("reading", "orders", "glossary", "landing", "access"):
+        app.setup_extension(f"mangalab.book.site_{part}")
     app.add_role("measured", Measured())
     app.add_role("chapter", ChapterLink())
     app.setup_extension("mangalab.book.site_records")

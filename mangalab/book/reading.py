@@ -7,6 +7,7 @@ not there means that the book has none.
 import math
 import shutil
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 
 import yaml
@@ -82,18 +83,22 @@ class Download:
 def load(project: Project, name: str, kind: type) -> list:
     """Entries of ``book/<name>.yml`` as ``kind``; BookError names the entry and field at fault."""
     path = project.root / "book" / f"{name}.yml"
-    if not path.exists():
-        return []
+    return list(parsed(path, path.stat().st_mtime_ns, kind)) if path.exists() else []
+
+
+@cache
+def parsed(path: Path, changed: int, kind: type) -> tuple:
+    """Entries of a file, parsed once for each time that it ``changed``."""
     try:
         raw = yaml.safe_load(path.read_text(encoding="utf8")) or []
-        return TypeAdapter(list[kind]).validate_python(raw)
+        return tuple(TypeAdapter(list[kind]).validate_python(raw))
     except yaml.YAMLError as error:
         text = " ".join(str(error).split())
-        raise BookError(f"book/{name}.yml is no valid YAML: {text}") from None
+        raise BookError(f"book/{path.name} is no valid YAML: {text}") from None
     except ValidationError as error:
         first = error.errors()[0]
         where = ", ".join(str(part + 1 if isinstance(part, int) else part) for part in first["loc"])
-        raise BookError(f"book/{name}.yml, entry {where}: {first['msg'].lower()}") from None
+        raise BookError(f"book/{path.name}, entry {where}: {first['msg'].lower()}") from None
 
 
 def glossary(project: Project) -> list[Term]:

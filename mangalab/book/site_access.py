@@ -6,16 +6,16 @@ from pathlib import Path
 from sphinx.application import Sphinx
 
 # the theme's pages, put right: text that must be on them -> what stands there instead
+SEARCH = 'class="btn search-button-field search-button__button pst-js-only" title="Search"'
+SIDEBAR = '<div id="pst-primary-sidebar"'
 REPAIRS = (
     ('<summary aria-label="Toggle hidden content">', "<summary>"),
-    ('class="btn search-button-field search-button__button pst-js-only" title="Search" aria-label="Search"',
-     'class="btn search-button-field search-button__button pst-js-only" title="Search"'),
+    (f'{SEARCH} aria-label="Search"', SEARCH),
     ('data-mode="light" title="Light"', 'data-mode="light"'),
     ('data-mode="dark"  title="Dark"', 'data-mode="dark"'),
     ('data-mode="auto"  title="System Settings"', 'data-mode="auto"'),
-    ('<div id="pst-primary-sidebar" class',
-     '<div id="pst-primary-sidebar" role="complementary" aria-label="Book" class'),
-)  # fmt: skip
+    (f"{SIDEBAR} class", f'{SIDEBAR} role="complementary" aria-label="Book" class'),
+)
 EMPTY_HEAD = re.compile(r'<th class="head(?: [^"]*)?">(?:<p></p>|\s)*</th>')
 BIBLIOGRAPHY_ROLES = re.compile(r' role="(?:list|doc-biblioentry)"(?= class="citation)')
 ENTRY_ROLE = re.compile(r'(<div class="citation"[^>]*) role="doc-biblioentry"')
@@ -26,8 +26,7 @@ def repair_body(app: Sphinx, pagename: str, template: str, context: dict, _) -> 
     body = context.get("body")
     if body:
         body = EMPTY_HEAD.sub('<td class="head"></td>', body)
-        body = ENTRY_ROLE.sub(r"\1", BIBLIOGRAPHY_ROLES.sub("", body))
-        context["body"] = body.replace('<div role="list" class="citation-list">', '<div class="citation-list">')
+        context["body"] = ENTRY_ROLE.sub(r"\1", BIBLIOGRAPHY_ROLES.sub("", body))
 
 
 def repair_pages(app: Sphinx, error: Exception | None) -> None:

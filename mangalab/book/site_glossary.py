@@ -176,7 +176,7 @@ def definition(term: reading.Term) -> str:
     parts = MATHS.split(" ".join(term.text.split()))
     html = [
         f'<span class="math notranslate nohighlight">\\({escape(part)}\\)</span>'
-        if odd else MarkdownIt().renderInline(part)
+        if odd else MarkdownIt("js-default").renderInline(part)
         for odd, part in ((i % 2, part) for i, part in enumerate(parts))
     ]  # fmt: skip
     return f"<strong>{escape(term.term)}</strong> {''.join(html)}"

@@ -2,6 +2,7 @@
 
 import json
 from html import escape
+from itertools import pairwise
 from pathlib import Path, PurePosixPath
 
 from docutils import nodes
@@ -62,7 +63,9 @@ class ReadingOrders(SphinxDirective):
 
     def order(self, order: reading.Order) -> str:
         """One order with its steps."""
-        steps = "".join(self.step(step) for step in order.steps)
+        tiers = order.id == reading.TIER_ORDER  # says once what holds for a row of steps
+        pairs = pairwise([reading.Step(), *order.steps])
+        steps = "".join(self.step(now, not tiers or now.why != last.why) for last, now in pairs)
         return (
             f'<section class="order" id="order-{escape(order.id)}" aria-label="{escape(order.title)}">'
             f"<h3>{escape(order.title)}</h3>"
@@ -71,7 +74,7 @@ class ReadingOrders(SphinxDirective):
             f"<ol>{steps}</ol></section>"
         )
 
-    def step(self, step: reading.Step) -> str:
+    def step(self, step: reading.Step, explain: bool) -> str:
         """One step: a link, or the title of a chapter that is still planned."""
         docname = reading.docname_of(step, self.env.found_docs)
         title = escape(step_title(self.env, step, docname))
@@ -81,7 +84,7 @@ class ReadingOrders(SphinxDirective):
             title = f'<a href="{escape(url + part)}">{title}</a>'
         else:
             title = f'<span class="planned">{title} (planned)</span>'
-        why = f'<span class="why">{escape(step.why)}</span>' if step.why else ""
+        why = f'<span class="why">{escape(step.why)}</span>' if explain else ""
         return f"<li>{title} {why}</li>"
 
 

@@ -105,7 +105,8 @@ def tools(chapter: str, files: list[reading.Download]) -> list[nodes.Node]:
     """A folded box: the command that opens this very notebook, and the files to download."""
     links = "".join(
         f'<li><a href="../{file.path}" download>{escape(file.label)}</a>'
-        f' <span class="kind">{escape(Path(file.path).name)}, {reading.size_text(file.size)}</span></li>'
+        f' <span class="kind">{escape(Path(file.path).name)}, {reading.size_text(file.size)}'
+        "</span></li>"
         for file in files
     )
     opening = '<details class="chapter-tools"><summary>Run or download this chapter</summary>'

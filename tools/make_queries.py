@@ -22,11 +22,12 @@ SEED = 20
 MOST = 60  # titles that meet a query fully
 ALIKE = 0.5  # Jaccard index of 5-grams at which a made query counts as a hand-written one
 TYPOS = 0.08
+FORGOTTEN = 0.35  # share of a pitch's words that a made description lacks
 COLUMNS = ("id", "query", "slices", "core", "soft", "never", "hard", "like", "find")
 SLICE = {
     **dict.fromkeys(("finished", "volumes", "demo", "age", "year", "author"), "constraint"),
     **{"price": "constraint;volatile", "stock": "constraint;volatile", "like": "like_but"},
-    **{"topic_mood": "topic", "two_topics": "topic"},
+    **{"topic_mood": "topic", "two_topics": "topic", "pitch": "plot"},
 }
 Made = tuple[dict[str, str], Need]
 
@@ -45,7 +46,7 @@ class Maker:
         """Fillings and need of one query of a kind."""
         special: dict[str, Callable[[], Made]] = {
             "mood": self.mood, "like": self.like, "like_but": self.like, "plot": self.plot,
-            "known_item": self.known_item, "author": self.author,
+            "known_item": self.known_item, "author": self.author, "pitch": self.pitch,
         }
         return special.get(kind, lambda: self.about(kind))()
 
@@ -98,6 +99,13 @@ class Maker:
         title = self.rng.choice(self.titles)
         themes = self.rng.sample(title.themes, 3)
         return dict(zip("pqr", themes, strict=True)), Need(find=(title.id,))
+
+    def pitch(self) -> Made:
+        """What is left of a title's pitch in somebody's memory."""
+        title = self.rng.choice(self.titles)
+        words = title.pitch.lower().rstrip(".").replace(",", "").split()
+        kept = [word for word in words if self.rng.random() > FORGOTTEN]
+        return {"p": " ".join(kept)}, Need(find=(title.id,))
 
     def author(self) -> Made:
         name = self.rng.choice(self.rng.choice(self.titles).authors)

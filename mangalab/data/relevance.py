@@ -19,7 +19,7 @@ COSTS = {"central": 0, "near": 1, "broader": 2, "none": 3}  # of the first thing
 RELATIVES = 3  # titles with the most similar tags that count as related to a named one
 SERIES = (("aqua", "aria"), ("battle-angel-alita", "battle-angel-alita-last-order"))
 KINDS = {"g": "genres", "t": "themes", "o": "tone"}
-HARD = ("finished", "ongoing", "stock", "volumes", "age", "demo", "year", "price", "author")
+HARD = ("finished", "ongoing", "stock", "volumes", "age", "demo", "year", "price", "total", "author")
 
 
 @dataclass(frozen=True)
@@ -62,9 +62,12 @@ def grade(need: Need, title: Title) -> int:
         return TOP
     if title.id == need.like or not all(meets(title, condition) for condition in need.hard):
         return 0
+    facets = _by_facets(need, title) if need.core or not need.find else 0
     if not need.find:
-        return _by_facets(need, title)
-    return max(min(_by_facets(need, title), TOP - 1) if need.core else 0, _kinship(need, title))
+        return facets
+    if len(need.find) == 1:  # somebody who means one title has little use for others
+        return max(int(facets >= 2), _kinship(need, title))
+    return max(min(facets, TOP - 1), _kinship(need, title))
 
 
 def hold(wanted: str, title_id: str) -> str:
@@ -138,6 +141,8 @@ def _compare(title: Title, name: str, sign: str, value: str) -> bool:
         return title.demographic == value
     if name == "age":
         mine, limit = (catalogue.AGE_RATINGS.index(x) for x in (title.age_rating, value))
+    elif name == "total":  # the price of the whole series
+        mine, limit = title.volumes and title.volumes * title.price_jpy, int(value)
     else:
         mine, limit = getattr(title, {"price": "price_jpy"}.get(name, name)), int(value)
     if mine is None:  # the volumes of an unfinished series
@@ -154,9 +159,12 @@ def _concept(row: dict[str, str]) -> Concept:
 
 
 def _titles(terms: str) -> frozenset[str]:
-    """Ids meant by terms: "g:" a genre, "t:" a theme, "o:" a tone, otherwise one title."""
+    """Ids meant by terms: "g:" a genre, "t:" a theme, "o:" a tone, "-" but not this, or an id."""
     found: set[str] = set()
     for term in filter(None, terms.split(";")):
+        if term.startswith("-"):
+            found.discard(catalogue.by_id(term[1:]).id)
+            continue
         kind, colon, value = term.partition(":")
         if colon:
             held = {t.id for t in catalogue.load() if value in getattr(t, KINDS[kind])}

@@ -73,6 +73,16 @@ def test_the_question_bank_is_valid(copy):
     assert [question["level"] for question in bank] == ["Fresh"]
 
 
+def test_a_page_for_the_questions_where_the_contents_take_one(copy):
+    page = copy.root / "book" / "interview" / f"{NAME}.md"
+    call("new", NAME, "--title", "A")
+    assert not page.exists()
+    (copy.root / "_toc.yml").write_text("- glob: book/interview/[0-9]*\n", encoding="utf8")
+    call("new", "03-b", "--title", "B")
+    text = page.with_name("03-b.md").read_text(encoding="utf8")
+    assert "{interview-bank} 03-b" in text and "{chapter}`03 B`" in text
+
+
 @pytest.mark.parametrize(
     ("name", "words"),
     [

@@ -34,6 +34,13 @@ class New:
         """Its interview questions."""
         return self.project.root / "book" / "interview" / f"{self.id}.yml"
 
+    @property
+    def page(self) -> Path | None:
+        """The page that shows them, where the contents take one page a bank."""
+        toc = self.project.root / "_toc.yml"
+        paged = toc.is_file() and "book/interview/[0-9]" in toc.read_text(encoding="utf8")
+        return self.bank.with_suffix(".md") if paged else None
+
     def check(self) -> None:
         """Raise BookError when the id is bad or taken, or the title cannot stand in a heading."""
         if not NAME.fullmatch(self.id) or len(self.id) > LONGEST:
@@ -47,7 +54,7 @@ class New:
                 raise BookError(f"{self.id} is in chapters.yml already; choose another id")
             if known.startswith(f"{number}-"):
                 raise BookError(f"number {number} belongs to {known}; choose another number")
-        for path in (self.project.notebook(self.id), self.bank):
+        for path in filter(None, (self.project.notebook(self.id), self.bank, self.page)):
             if path.exists():
                 raise BookError(f"{path} is there already; choose another id or remove it")
         if not self.title.strip() or "\n" in self.title or len(self.title) > 100:
@@ -57,10 +64,16 @@ class New:
         """Write notebook, questions and entry; all of them or, after an error, none."""
         self.check()
         notebook, entries = self.notebook(), self.entries()
-        written = [self.project.notebook(self.id), self.bank]
+        texts = {
+            self.project.notebook(self.id): nbformat.writes(notebook).rstrip("\n") + "\n",
+            self.bank: self.fill("chapter.yml"),
+        }
+        if self.page:
+            texts[self.page] = self.fill("interview.md.txt")
+        written = list(texts)
         try:
-            _write(written[0], nbformat.writes(notebook).rstrip("\n") + "\n")
-            _write(written[1], self.fill("chapter.yml"))
+            for path, text in texts.items():
+                _write(path, text)
             read_notebook(written[0])
             _replace(self.project.root / "chapters.yml", entries)
             chapters.load(self.project)

@@ -177,6 +177,8 @@ def setup(app: Sphinx) -> dict:
     profile = os.environ.get("MANGALAB_PROFILE", "cpu")
     app.add_config_value("mangalab_profile", profile, "env", str)
     app.add_config_value("mangalab_strict", os.environ.get("MANGALAB_STRICT") == "1", "env", bool)
+    # after sphinxcontrib-mermaid has added its script to the page, before anyone sorts scripts
+    app.connect("html-page-context", draw_diagrams_offline)
     for part in ("reading", "orders", "glossary", "landing", "access"):
         app.setup_extension(f"mangalab.book.site_{part}")
     app.add_role("measured", Measured())
@@ -187,6 +189,4 @@ def setup(app: Sphinx) -> dict:
     app.connect("env-get-outdated", pages_made_of_others)
     app.connect("source-read", show_executed)
     app.connect("doctree-read", dress_page)
-    # after sphinxcontrib-mermaid has added its script to the page
-    app.connect("html-page-context", draw_diagrams_offline, priority=900)
     return {"version": "1", "parallel_read_safe": True, "parallel_write_safe": True}

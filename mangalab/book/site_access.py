@@ -10,6 +10,8 @@ SEARCH = 'class="btn search-button-field search-button__button pst-js-only" titl
 SIDEBAR = '<div id="pst-primary-sidebar"'
 REPAIRS = (
     ('<summary aria-label="Toggle hidden content">', "<summary>"),
+    ('<summary><span class="toctree-toggle"',
+     '<summary aria-label="Pages of this part"><span class="toctree-toggle"'),
     (f'{SEARCH} aria-label="Search"', SEARCH),
     ('data-mode="light" title="Light"', 'data-mode="light"'),
     ('data-mode="dark"  title="Dark"', 'data-mode="dark"'),

@@ -11,7 +11,7 @@ from collections.abc import Callable
 
 from ..pages import Runs
 from ..project import Project
-from . import ledger, states
+from . import atlas, comparisons, decisions, devices, ledger, states, trend
 from .parts import Link
 
 # by the name of the directive that shows it
@@ -19,6 +19,11 @@ TABLES: dict[str, Callable[[Runs, Link], str]] = {
     "claims-ledger": ledger.html,
     "run-status": states.html,
     "run-executions": states.executions_html,
+    "run-comparisons": comparisons.html,
+    "run-decisions": decisions.html,
+    "run-atlas": atlas.html,
+    "run-devices": devices.html,
+    "run-trend": trend.html,
 }
 
 

@@ -107,6 +107,7 @@ def environment() -> Environment:
         "chip": lambda word, kind="": Markup(pages.chip(word, kind)),
         "when": lambda started: pages.time_tag(started) or "",
         "provenance": pages.provenance,
+        "with_interval": with_interval,
         "short": lambda key: str(key or "")[:10],
     }
     return made
@@ -116,3 +117,10 @@ def signed(value: float) -> str:
     """A difference: always with its sign."""
     text = pages.number(abs(value))
     return text if value == 0 else ("+" if value > 0 else "\u2212") + text
+
+
+def with_interval(entry: dict[str, Any]) -> str:
+    """A recorded value with its interval, where it has one."""
+    shown, low, high = pages.number(entry["value"]), entry.get("low"), entry.get("high")
+    bounded = low is not None and high is not None
+    return shown + (f" [{pages.number(low)}, {pages.number(high)}]" if bounded else "")

@@ -16,16 +16,17 @@ from .parts import Link, Source
 MAPS = {
     "rank_90": "Rank for 90 % of the energy",
     "effective_rank": "Effective rank",
+    "relative": "Size of the update against W, %",
 }
 
 
 @dataclass(frozen=True)
 class Heat:
-    """One measure by layer (rows) and module (columns): value and shade from 0 to 1, or None."""
+    """One measure by layer (rows) and module (columns): text and shade from 0 to 1, or None."""
 
     title: str
     modules: list[str]
-    rows: list[tuple[object, list[tuple[float, float] | None]]]
+    rows: list[tuple[object, list[tuple[str, float] | None]]]
 
 
 @dataclass(frozen=True)
@@ -101,7 +102,14 @@ def heat(rows: list[dict[str, Any]], key: str, title: str) -> Heat:
     values = {(r.get("layer"), str(r.get("module"))): r.get(key) for r in rows}
     top = max((value for value in values.values() if is_number(value)), default=0) or 1
     cells = {
-        place: (value, value / top) if is_number(value) else None for place, value in values.items()
+        place: (brief(100 * value if key == "relative" else value), value / top)
+        for place, value in values.items()
+        if is_number(value)
     }
     lines = [(layer, [cells.get((layer, module)) for module in modules]) for layer in layers]
     return Heat(title, modules, lines)
+
+
+def brief(value: float) -> str:
+    """A number that fits a map's cell."""
+    return f"{value:.0f}" if value >= 10 or value == int(value) else f"{value:.1f}"

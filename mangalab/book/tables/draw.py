@@ -50,8 +50,9 @@ def spark(values: Sequence[float | None], label: str) -> Markup:
     low, high = min(known, default=0.0), max(known, default=0.0)
     step = 112 / max(1, len(values) - 1)
     height = (lambda v: 22 - 16 * (v - low) / (high - low)) if high > low else (lambda v: 14)
-    points = [(4 + i * step, height(v)) for i, v in enumerate(values) if v is not None]
-    gaps = [4 + i * step for i, value in enumerate(values) if value is None]
+    start = 116 - step * (len(values) - 1)
+    points = [(start + i * step, height(v)) for i, v in enumerate(values) if v is not None]
+    gaps = [start + i * step for i, value in enumerate(values) if value is None]
     ticks = "".join(f'<line class="gap" x1="{x:.1f}" x2="{x:.1f}" y1="23" y2="29"/>' for x in gaps)
     line = " ".join(f"{x:.1f},{y:.1f}" for x, y in points)
     last = points[-1:]

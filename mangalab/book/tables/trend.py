@@ -18,6 +18,7 @@ from .parts import Link, Source
 HEADLINES = 8  # values a chapter
 DRAWN = 40  # runs in a line
 LISTED = 12  # runs in a table
+SECONDS = "seconds of the run"
 QUOTED = re.compile(r"\{measured\}`([^:`]+):([^:`]+)")
 
 
@@ -74,7 +75,7 @@ def trend(
     recent, record = past[-DRAWN:], runs.results(chapter) or {}
     good = [run for run in recent if run["status"] == "passed"]
     seconds = [run["seconds"] if run["status"] == "passed" else None for run in recent]
-    lines = [line("seconds", seconds)]
+    lines = [line(SECONDS, seconds)]
     keys = headlines(record, quoted)
     for key in keys:
         values = [run["values"].get(key) if run["status"] == "passed" else None for run in recent]
@@ -96,11 +97,14 @@ def headlines(record: dict[str, Any], quoted: Iterable[str]) -> list[str]:
 
 
 def line(key: str, values: list[float | None]) -> Line | None:
-    """One value's picture; None when no run has it. It starts with the first run that has it."""
+    """One value's picture; None when no run has it. It starts with the first run that has it.
+
+    The line of seconds has every run, so that failures before the first good one show.
+    """
     first = next((i for i, value in enumerate(values) if value is not None), None)
     if first is None:
         return None
-    values = values[first:]
+    values = values if key == SECONDS else values[first:]
     known = [value for value in values if value is not None]
     gaps = len(values) - len(known)
     said = f"{key} over {len(values)} runs, {draw.spread(known)}, last {number(known[-1])}"

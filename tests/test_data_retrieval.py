@@ -67,8 +67,10 @@ def test_training_says_nothing_of_the_held_out_titles_and_needs():
     used = {name for q in SPLITS["train"] for name in q.need.core + q.need.soft + q.need.never}
     assert not {name for name in used if concepts[name].held_out}
     assert not {q.need.like for q in SPLITS["train"]} & hidden
-    fresh = [q for q in SPLITS["test"] if "new_need" in q.slices]
-    assert all(concepts[n].held_out for q in fresh for n in q.need.core[0].split("|"))
+    for query in SPLITS["test"] + SPLITS["validation"]:
+        first = query.need.core[0].split("|") if query.need.core else ()
+        fresh = bool(first) and all(concepts[name].held_out for name in first)
+        assert fresh == ("new_need" in query.slices), query
 
 
 def test_automatic_slices_follow_their_definitions():
@@ -98,7 +100,7 @@ def test_splits_share_no_phrasing():
     texts = {s: [text for text in rows if len(text) > 12] for s, rows in texts.items()}
     for one, other in (("train", "test"), ("train", "validation"), ("validation", "test")):
         assert leakage.exact_duplicates(texts[one], texts[other]) == ()
-        assert leakage.near_duplicates(texts[one], texts[other], threshold=0.55) == ()
+        assert leakage.near_duplicates(texts[one], texts[other], threshold=0.4) == ()
 
 
 def test_the_committed_files_are_what_rule_grammar_and_overrides_make():

@@ -110,9 +110,9 @@ def test_interruption_reaches_the_workers(tiny, dask_cluster):
     arguments = ("run", "--scheduler", dask_cluster.scheduler_address)
     process = tiny.command(*arguments, start=True)
     pids = [tiny.root / "notebooks" / f"pid-{name}" for name in names]
-    until(lambda: all(pid.exists() and pid.read_text() for pid in pids), 40)
+    until(lambda: all(pid.exists() and pid.read_text() for pid in pids))
     process.send_signal(signal.SIGINT)
-    output, error = process.communicate(timeout=30)
+    output, error = process.communicate(timeout=60)
     assert process.returncode == 130 and "Traceback" not in error + output
     assert all(ended(int(pid.read_text())) for pid in pids)
     for name in names:

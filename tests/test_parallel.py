@@ -238,7 +238,7 @@ def test_interrupting_two_chapters_records_both_and_leaves_no_process(tiny):
     pids = [tiny.root / "notebooks" / f"pid-{name}" for name in names]
     until(lambda: all(pid.exists() and pid.read_text() for pid in pids))
     process.send_signal(signal.SIGINT)
-    _, error = process.communicate(timeout=30)
+    _, error = process.communicate(timeout=60)
     assert process.returncode == 130 and "Traceback" not in error
     assert all(ended(int(pid.read_text())) for pid in pids)
     for name in names:

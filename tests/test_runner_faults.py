@@ -14,6 +14,8 @@ from mangalab.book import records
 from mangalab.book.project import BookError
 
 SLEEP = "import time; time.sleep(60)"
+# one C loop, which no interrupt gets through
+STUCK = "import os\nopen('pid', 'w').write(str(os.getpid()))\nsum(range(10**12))"
 HOG = "hog = bytearray(200 * 2**20); import time; time.sleep(60)"
 # fault: cells, entry of chapters.yml, then what the record must say: state, cell, words, cells not done
 CASES = {
@@ -31,8 +33,8 @@ CASES = {
     "cell-timeout": (
         [SLEEP, "record()"], {"cell_timeout": 1}, "timeout", 3, "a cell may take 1 s", [3, 4]),
     "notebook-timeout": (
-        [SLEEP, "record()"], {"budget": {"cpu": {"seconds": 3, "mb": 2000}}, "timeout": 2},
-        "timeout", 3, "the notebook may take 6 s", [3, 4]),
+        [STUCK, "record()"], {"budget": {"cpu": {"seconds": 5, "mb": 2000}}, "timeout": 2},
+        "timeout", 3, "the notebook may take 10 s", [3, 4]),
     "memory": (
         [HOG, "record()"], {"budget": {"cpu": {"seconds": 60, "mb": 250}}, "memory": 1.2},
         "killed", 3, " MB, the limit is 300 MB (budget x 1.2)", [3, 4]),
@@ -40,7 +42,7 @@ CASES = {
 }  # fmt: skip
 
 
-@pytest.mark.parametrize("name", CASES)
+@pytest.mark.parametrize("name", [name for name in CASES if name != "notebook-timeout"])
 def test_fault_in_a_cell_is_named(tiny, name):
     cells, entry, state, cell, words, not_done = CASES[name]
     tiny.add("05-x", *cells, **entry)
@@ -64,11 +66,8 @@ def test_executed_copy_of_a_dead_kernel_does_not_claim_completed_cells(tiny):
 
 
 def test_notebook_timeout_ends_a_kernel_that_cannot_be_interrupted(tiny):
-    write = "import os\nwith open('pid', 'w') as f: f.write(str(os.getpid()))\n"
-    tiny.add("05-x", write + "sum(range(10**12))  # one C loop: no signal, no thread gets through")
-    record = tiny.run("05-x", timeout=8).record
-    assert (record["status"], record["error"]["cell"]) == ("timeout", 3)
-    assert record["executed"], "what ran before the end is kept"
+    test_fault_in_a_cell_is_named(tiny, "notebook-timeout")
+    assert tiny.project.executed("cpu", "05-x").exists(), "what ran before the end is kept"
     assert ended(int((tiny.root / "notebooks" / "pid").read_text()))
 
 
@@ -145,7 +144,7 @@ def test_interruption_is_recorded_and_resumed(tiny, sent):
     pid = tiny.root / "notebooks" / "pid"
     until(lambda: pid.exists() and pid.read_text())
     process.send_signal(sent)
-    _, error = process.communicate(timeout=20)
+    _, error = process.communicate(timeout=60)
     assert process.returncode == 130 and "Traceback" not in error
     assert ended(int(pid.read_text()))
     record = records.read(tiny.project, "cpu", "06-slow")
@@ -164,7 +163,7 @@ def test_hard_death_of_the_runner_is_recorded(tiny):
     pid = tiny.root / "notebooks" / "pid"
     until(lambda: pid.exists() and pid.read_text())
     process.kill()
-    process.communicate(timeout=20)
+    process.communicate(timeout=60)
     assert ended(int(pid.read_text())), "the kernel ends with its runner"
     record = records.read(tiny.project, "cpu", "05-x")
     assert record["status"] == "killed" and "runner itself died" in record["why"]
@@ -246,7 +245,7 @@ def test_faults_of_chapters_yml(tiny, text, words):
     assert done.returncode == 2 and words in done.stderr and "Traceback" not in done.stderr
 
 
-def until(condition, seconds: float = 20) -> None:
+def until(condition, seconds: float = 60) -> None:
     """Wait until `condition()` holds."""
     end = time.monotonic() + seconds
     while not condition():

@@ -23,7 +23,6 @@ def main(spec_file: str) -> None:
     spec = json.loads(Path(spec_file).read_text(encoding="utf8"))
     warnings.simplefilter("ignore")  # papermill's and traitlets' own, not the notebook's
     logging.getLogger("papermill").setLevel(logging.ERROR)
-    threading.Thread(target=end_with_runner, daemon=True).start()
 
     from .engine import Account
     from .notebook import code_cells, read
@@ -93,4 +92,5 @@ def execute(spec: dict[str, Any], account: Any, tell: Any) -> None:
 
 
 if __name__ == "__main__":
+    threading.Thread(target=end_with_runner, daemon=True).start()
     main(sys.argv[1])

@@ -126,7 +126,7 @@ def _quoted(question: Question, bank: str) -> Iterator[str]:
             yield f"field {field!r}: {match[0]} must be written like {right} in this bank"
         for verbatim in VERBATIM.finditer(text):
             if QUALIFIED.search(verbatim[0]) or (bank != GENERAL and PLACEHOLDER.search(verbatim[0])):
-                yield f"field {field!r}: the value in {verbatim[0]} must stand outside code and formulas"
+                yield f"field {field!r}: the value in {verbatim[0]} must stand outside code and maths"
 
 
 def quoted_values(question: Question, bank: str) -> set[tuple[str, str]]:

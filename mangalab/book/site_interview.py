@@ -23,7 +23,7 @@ from .interview_schema import GENERAL, Question, quoted_values, read_banks, with
 from .project import Project
 
 PAGES = "book/interview/"
-ASSETS = ("interview.css", "interview.js")
+ASSETS = "interview"  # how the names of its files in _static start
 
 # nodes of the questions of one build: several pages show each of them
 PARSED: dict[Entry, tuple[list[nodes.Node], list[nodes.Node]]] = {}
@@ -65,7 +65,7 @@ class Entry:
 class InterviewDirective(SphinxDirective):
     """What all directives over the banks share."""
 
-    folded = True
+    folded, mixed = True, True  # answers are folded; the page shows more than one bank
 
     def run(self) -> list[nodes.Node]:
         """Read the banks and show them; a fault in one of them is an error of the page."""
@@ -120,11 +120,12 @@ class InterviewDirective(SphinxDirective):
         """A question with its answer, folded or open."""
         title, body = self.parsed(entry)
         q = entry.question
-        meta = nodes.inline("", f"{q.level} · {q.minutes} min", classes=["iq-meta"])
+        facts = [q.level, f"{q.minutes} min", *([self.title_of(entry.bank)] if self.mixed else [])]
+        meta = nodes.inline("", " · ".join(facts), classes=["iq-meta"])
         heading = nodes.inline("", "", *title, classes=["iq-q"])
         outer, inner = ("details", "summary") if self.folded else ("article", "header")
-        facts = {"data-bank": entry.bank, "data-level": q.level, "data-minutes": str(q.minutes)}
-        node = box(outer, "iq", box(inner, "", heading, nodes.Text(" "), meta), **facts)
+        data = {"data-bank": entry.bank, "data-level": q.level, "data-minutes": str(q.minutes)}
+        node = box(outer, "iq", box(inner, "", heading, nodes.Text(" "), meta), **data)
         node["ids"] = [entry.anchor]
         node += box("div", "iq-body", *body, self.footer(entry))
         return node
@@ -149,7 +150,8 @@ class InterviewDirective(SphinxDirective):
         """Parse a question's texts."""
         q = entry.question
         body = self.markdown(entry, q.answer)
-        body.append(box("div", "iq-insight", *self.markdown(entry, f"**Key insight.** {q.key_insight}")))
+        insight = self.markdown(entry, f"**Key insight.** {q.key_insight}")
+        body.append(box("div", "iq-insight", *insight))
         rows = []
         for key, head in MISTAKE.items():
             text = self.markdown(entry, getattr(q.mistake, key))
@@ -174,7 +176,7 @@ class InterviewDirective(SphinxDirective):
 class InterviewBank(InterviewDirective):
     """``{interview-bank} 04-lora-qlora``: the questions of one bank, by level."""
 
-    required_arguments = 1
+    required_arguments, mixed = 1, False
 
     def entries(self) -> Iterator[Entry]:
         """The questions of this bank."""
@@ -225,8 +227,7 @@ class InterviewDeck(InterviewDirective):
 class InterviewPrint(InterviewDeck):
     """``{interview-print}``: all questions with open answers, a bank on a new page."""
 
-    required_arguments = 0
-    folded = False
+    required_arguments, folded, mixed = 0, False, False
 
     def show(self) -> list[nodes.Node]:
         """A section a bank."""
@@ -259,11 +260,13 @@ class InterviewIndex(InterviewDirective):
 
 
 def keep_to_its_pages(app: Sphinx, pagename: str, template: str, context: dict, _) -> None:
-    """Leave the script and style of the interview part out of every other page."""
-    if not pagename.startswith(PAGES):
-        for kind in ("script_files", "css_files"):
-            files = context.get(kind, [])
-            context[kind] = [f for f in files if Path(str(f.filename or "")).name not in ASSETS]
+    """Leave scripts and styles of the interview part out of other pages; the shared script is first."""
+    for kind in ("script_files", "css_files"):
+        named = [(Path(str(f.filename or "")).name, f) for f in context.get(kind, [])]
+        if not pagename.startswith(PAGES):
+            named = [(name, f) for name, f in named if not name.startswith(ASSETS)]
+        named.sort(key=lambda pair: pair[0] != "interview-core.js")
+        context[kind] = [f for _, f in named]
 
 
 def setup(app: Sphinx) -> dict:

@@ -22,7 +22,9 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[1]
 ALT = "Two bars, the first one twice as high as the second"
 CHAPTERS = ("04-ran", "05-failed", "06-never-run", "07-stale")
+INTERVIEW = [f"book/interview/{n}" for n in ("index", "general", "cards", "mock", "by-level", "print")]
 PAGES = ["book/claims", "book/status", *(f"notebooks/{chapter}" for chapter in CHAPTERS)]
+PAGES += [*INTERVIEW, "book/interview/04-ran"]
 INDEX = """# Sample
 
 ## Values
@@ -195,6 +197,13 @@ FILES: dict[str, object] = {
     "book/claims.md": "# Claims\n\n## All\n\n```{claims-ledger}\n```\n",
     "book/status.md": "# Status\n\n## All\n\n```{run-status}\n```\n",
     "book/interview/04-ran.yml": BANK,
+    "book/interview/04-ran.md": "# Questions\n\nOf the run.\n\n```{interview-bank} 04-ran\n```\n",
+    "book/interview/general.yml": [
+        {**question, "id": f"general-{n}", "question": f"What is general about {n}?",
+         "answer": "Here {04-ran:recall_r16}, there {06-never-run:loss}."}
+        for n, question in enumerate(BANK[:2])
+    ],
+    **{f"{p}.md": (ROOT / f"{p}.md").read_text(encoding="utf8") for p in INTERVIEW},
     "artifacts/history.jsonl": history,
     # the same chapter on a GPU: other device, other numbers
     "artifacts/runs/gpu/04-ran.json": lambda profile: record(

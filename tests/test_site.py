@@ -113,9 +113,11 @@ def test_vendored_files_match_their_checksums():
 def test_contents_name_only_existing_pages_and_every_chapter():
     toc = yaml.safe_load(text_of(ROOT / "_toc.yml"))
     entries = [entry for part in toc["parts"] for entry in part["chapters"]]
+    entries += [below for entry in entries for below in entry.get("sections", [])]
     for name in [toc["root"], *(entry["file"] for entry in entries if "file" in entry)]:
         assert (ROOT / f"{name}.md").exists(), name
-    assert [entry["glob"] for entry in entries if "glob" in entry] == ["notebooks/[0-9]*"]
+    globs = ["notebooks/[0-9]*", "book/interview/[0-9]*"]
+    assert [entry["glob"] for entry in entries if "glob" in entry] == globs
 
 
 def test_an_incomplete_run_is_not_quoted(tmp_path):

@@ -20,7 +20,7 @@ GENERAL = "general"
 # {04-lora-qlora:recall_r16}: how a bank that belongs to no chapter names a value
 QUALIFIED = re.compile(r"\{(\d\d-[a-z0-9-]+):([A-Za-z][A-Za-z0-9_]*)\}")
 # what stands in code or in a formula is shown as it is: a value in there would not be filled in
-VERBATIM = re.compile(r"(`+)[^`]+\1|\$\$.+?\$\$|\$[^\s$][^$\n]*\$", re.DOTALL)
+VERBATIM = re.compile(r"(`+)[^`]+\1|\$\$.+?\$\$|(?<!\\)\$[^\s$](?:[^$\n]|\n(?!\n))*\$", re.DOTALL)
 ASKS_FOR_A_NUMBER = re.compile(r"\bhow (?:many|much memory)\b|\bnapkin\b", re.IGNORECASE)
 
 Text = Annotated[str, Field(min_length=1)]
@@ -92,7 +92,7 @@ def read_bank(path: Path) -> list[Question]:
         if question.id in seen:
             faults.append(f"{path.name}, question {question.id!r}, field 'id': is there twice")
         seen.add(question.id)
-        faults += [f"{path.name}, question {question.id!r}, {f}" for f in _quoted(question, path.stem)]
+        faults += [f"{path.name}, question {question.id!r}, {f}" for f in _misread(question, path.stem)]
     if faults:
         raise BankError("\n".join(faults))
     return sorted(bank, key=lambda question: LEVELS.index(question.level))
@@ -118,13 +118,16 @@ def _question(path: Path, position: int, entry: Any, faults: list[str]) -> Quest
         return None
 
 
-def _quoted(question: Question, bank: str) -> Iterator[str]:
-    """Faults of a question's placeholders: of the wrong kind for this bank, or where none is filled."""
+def _misread(question: Question, bank: str) -> Iterator[str]:
+    """Faults in a question's texts: prices that read as maths, placeholders that are not filled in."""
     wrong, right = (PLACEHOLDER, "{04-lora-qlora:key}") if bank == GENERAL else (QUALIFIED, "{key}")
     for field, text in question.texts():
         for match in wrong.finditer(VERBATIM.sub(" ", text)):
             yield f"field {field!r}: {match[0]} must be written like {right} in this bank"
         for verbatim in VERBATIM.finditer(text):
+            prices = verbatim[0][-2] == " " or text[verbatim.end() :][:1].isdigit()
+            if verbatim[0][0] == "$" and prices:  # "$1 at $3.67"
+                yield f"field {field!r}: {verbatim[0]} reads as a formula: write prices with \\$"
             if QUALIFIED.search(verbatim[0]) or (bank != GENERAL and PLACEHOLDER.search(verbatim[0])):
                 yield f"field {field!r}: the value in {verbatim[0]} must stand outside code and maths"
 

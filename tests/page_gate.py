@@ -18,7 +18,11 @@ AXE = Path(__file__).parent / "vendor" / "axe" / "axe.min.js"
 KNOWN: dict[str, str] = {}
 TABS = 3
 
+# folds fade in when they open: text half faded would be too pale
 INSPECT = r"""() => {
+  const still = document.createElement("style");
+  still.textContent = "* { animation: none !important; transition: none !important; }";
+  document.head.append(still);
   document.querySelectorAll("details").forEach((fold) => { fold.open = true; });
   const found = [], count = (css) => document.querySelectorAll(css).length;
   const wide = document.documentElement.scrollWidth - document.documentElement.clientWidth;

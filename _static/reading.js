@@ -121,14 +121,19 @@
     area.before(line);
   }
 
-  // ---- printing: what is folded on the screen is open on paper
+  // ---- printing: light colours, and what is folded on the screen is open on paper
+  const root = document.documentElement;
   addEventListener("beforeprint", () => {
+    root.dataset.printed = root.dataset.theme;
+    root.dataset.theme = "light";
     for (const details of document.querySelectorAll("details:not([open])")) {
       details.open = true;
       details.dataset.closed = "";
     }
   });
   addEventListener("afterprint", () => {
+    if (root.dataset.printed) root.dataset.theme = root.dataset.printed;
+    delete root.dataset.printed;
     for (const details of document.querySelectorAll("details[data-closed]")) {
       details.open = false;
       delete details.dataset.closed;

@@ -23,8 +23,8 @@ ROOT = Path(__file__).resolve().parents[1]
 ALT = "Two bars, the first one twice as high as the second"
 CHAPTERS = ("04-ran", "05-failed", "06-never-run", "07-stale")
 INTERVIEW = [f"book/interview/{n}" for n in ("index", "general", "cards", "mock", "by-level", "print")]
-PAGES = ["book/claims", "book/status", *(f"notebooks/{chapter}" for chapter in CHAPTERS)]
-PAGES += [*INTERVIEW, "book/interview/04-ran"]
+PAGES = [f"book/{name}" for name in ("claims", "status", "glossary", "reading-orders")]
+PAGES += [*(f"notebooks/{chapter}" for chapter in CHAPTERS), *INTERVIEW, "book/interview/04-ran"]
 INDEX = """# Sample
 
 ## Values
@@ -36,6 +36,13 @@ Chapters {chapter}`04 Four` and {chapter}`09 Nine`.
 
 > [!WARNING]
 > An alert as GitHub writes it.
+
+```{verdict-bar}
+```
+
+```{findings}
+rank classifier
+```
 
 ```mermaid
 flowchart LR
@@ -101,7 +108,7 @@ def notebook(title: str, executed: bool, fails: bool = False) -> dict:
     table = "<table>" + "<tr>" + "<td>a wide cell of text</td>" * 20 + "</tr></table>"
     error = {"output_type": "error", "ename": "ValueError", "evalue": "bad", "traceback": ["bad"]}
     cells = [
-        markdown(f"# {title}\n\nThe scenario."),
+        markdown(f"# {title}\n\nThe scenario. Singular values say what each direction holds."),
         markdown(
             "## Theory\n\n$$\\hat y = \\sum_i w_i$$\n\n```mermaid\nflowchart LR\n A --> B\n```"
         ),
@@ -196,6 +203,14 @@ FILES: dict[str, object] = {
     "book/claims.yml": CLAIMS,
     "book/claims.md": "# Claims\n\n## All\n\n```{claims-ledger}\n```\n",
     "book/status.md": "# Status\n\n## All\n\n```{run-status}\n```\n",
+    "book/glossary.yml": [{"term": "singular value", "text": "A singular value is a gain $\\sigma$.",
+                           "chapter": "04"}],
+    "book/glossary.md": "# Glossary\n\n## Terms\n\n```{glossary-terms}\n```\n",
+    "book/reading-orders.yml": [{"id": "interview", "title": "For an interview", "for": "rehearse",
+                                 "steps": [{"chapter": "04", "why": "the method"},
+                                           {"chapter": "17", "why": "not written yet"},
+                                           {"page": "book/claims", "why": "what does not hold"}]}],
+    "book/reading-orders.md": "# Orders\n\n## All\n\n```{reading-orders}\n```\n",
     "book/interview/04-ran.yml": BANK,
     "book/interview/04-ran.md": "# Questions\n\nOf the run.\n\n```{interview-bank} 04-ran\n```\n",
     "book/interview/general.yml": [

@@ -1,4 +1,4 @@
-"""The landing page's pictures: numbers from records, accepted runs where there is none, plain words else."""
+"""The landing page's pictures: from records, else from accepted runs, else plain words."""
 
 import re
 from xml.etree import ElementTree

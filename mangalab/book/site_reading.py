@@ -12,6 +12,7 @@ from . import pages, reading
 from .project import Project
 
 CHAPTERS = "notebooks/"
+TOOLS = {"book/interview/cards", "book/interview/mock"}  # worked with rather than read
 LAUNCHERS = {
     "binderhub_url": "https://mybinder.org",
     "colab_url": "https://colab.research.google.com",
@@ -52,7 +53,8 @@ def extend_download_button(app: Sphinx, pagename: str, template: str, context: d
 def add_facts(app: Sphinx, doctree: nodes.document) -> None:
     """Reading time under the title; on chapters also tier, run time, commands and downloads."""
     docname, section = app.env.docname, doctree.next_node(nodes.section)
-    if section is None or "no_reading_time" in app.env.metadata.get(docname, {}):
+    untimed = docname in TOOLS or "no_reading_time" in app.env.metadata.get(docname, {})
+    if section is None or untimed:
         return
     if docname.startswith(CHAPTERS):
         section[1:1] = chapter_facts(app, docname)

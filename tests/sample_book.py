@@ -23,7 +23,7 @@ ROOT = Path(__file__).resolve().parents[1]
 ALT = "Two bars, the first one twice as high as the second"
 CHAPTERS = ("04-ran", "05-failed", "06-never-run", "07-stale")
 INTERVIEW = [f"book/interview/{n}" for n in ("index", "general", "cards", "mock", "by-level", "print")]
-PAGES = [f"book/{name}" for name in ("claims", "status", "glossary", "reading-orders")]
+PAGES = [f"book/{n}" for n in ("claims", "status", "records", "glossary", "reading-orders")]
 PAGES += [*(f"notebooks/{chapter}" for chapter in CHAPTERS), *INTERVIEW, "book/interview/04-ran"]
 INDEX = """# Sample
 
@@ -197,6 +197,8 @@ def history(profile: str) -> str:
     return "".join(json.dumps(line) + "\n" for line in lines)
 
 
+# every other table that is generated from records, on one page
+RECORDS = ("executions", "comparisons", "decisions", "atlas", "devices", "trend")
 # path under the book -> contents, or a function of the profile that returns them
 FILES: dict[str, object] = {
     "book/index.md": INDEX,
@@ -211,6 +213,8 @@ FILES: dict[str, object] = {
                                            {"chapter": "17", "why": "not written yet"},
                                            {"page": "book/claims", "why": "what does not hold"}]}],
     "book/reading-orders.md": "# Orders\n\n## All\n\n```{reading-orders}\n```\n",
+    "book/records.md": "# Records\n\n## All\n\n"
+    + "".join(f"```{{run-{name}}}\n```\n\n" for name in RECORDS),
     "book/interview/04-ran.yml": BANK,
     "book/interview/04-ran.md": "# Questions\n\nOf the run.\n\n```{interview-bank} 04-ran\n```\n",
     "book/interview/general.yml": [

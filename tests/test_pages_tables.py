@@ -168,3 +168,15 @@ def test_the_fingerprint_follows_the_history_and_the_staleness(tiny):
     stale = tables.fingerprint(tiny.project, "cpu")
     tiny.project.history.write_text("", encoding="utf8")
     assert len({before, stale, tables.fingerprint(tiny.project, "cpu")}) == 3
+
+
+# ---------------------------------------------------------------------- the built sample
+def test_built_tables_show_results_of_real_runs_only():
+    real, smoke = (
+        (sample_book.built(profile) / "book/records.html").read_text(encoding="utf8")
+        for profile in ("cpu", "smoke")
+    )
+    for table in ("comparisons", "decisions", "atlas", "devices", "trend"):
+        assert f"records-{table}" in real and f"records-{table}" in smoke
+    assert 'class="recorded"' in real and "<svg" in real
+    assert 'class="recorded"' not in smoke and "<svg" not in smoke

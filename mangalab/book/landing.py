@@ -108,7 +108,7 @@ def rank(found: Found) -> tuple[str, str]:
         f"What an adapter learns of the shop's catalogue, and what the model loses on other text, at "
         f"rank {', '.join(map(str, ranks))}. The decision rule picks rank "
         f"<strong>{escape(str(found.value('rank_chosen')))}</strong>. Bars are 95 % intervals over "
-        "seeds; where they are long, three seeds cannot tell the ranks apart."
+        "seeds, cut at zero; where they overlap, the seeds do not tell the ranks apart."
     )
     return drawings.panels(sides, alt), caption
 

@@ -5,12 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import Any
 
-import yaml
-
 from . import records, reference, tolerances
 from .chapters import Chapter
 from .drift import Drift, compare, settle
-from .project import Project
+from .project import Project, read_yaml
 
 
 def diff(project: Project, chapters: list[Chapter], profile: str, name: str = "") -> list[Drift]:
@@ -37,7 +35,7 @@ def diff(project: Project, chapters: list[Chapter], profile: str, name: str = ""
 def computed_claims(project: Project) -> frozenset[str]:
     """Ids of the claims that arithmetic settles."""
     path = project.root / "book" / "claims.yml"
-    entries = yaml.safe_load(path.read_text(encoding="utf8")) if path.exists() else []
+    entries = read_yaml(path) if path.exists() else []
     entries = entries if isinstance(entries, list) else []
     return frozenset(str(e["id"]) for e in entries if e.get("kind") in ("compute", "table"))
 

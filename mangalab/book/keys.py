@@ -16,14 +16,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import yaml
 from nbformat import NotebookNode
 
 from ..record import canonical, file_hash
 from . import devices, records
 from . import notebook as nb
 from .chapters import Chapter
-from .project import BookError, Project
+from .project import BookError, Project, read_yaml
 
 
 def digest(value: object) -> str:
@@ -105,7 +104,7 @@ def claim_hashes(project: Project, ids: list[str]) -> dict[str, str]:
     path = project.root / "book" / "claims.yml"
     if not ids or not path.exists():
         return {}
-    raw = yaml.safe_load(path.read_text(encoding="utf8")) or []
+    raw = read_yaml(path) or []
     entries = raw.get("claims", raw) if isinstance(raw, dict) else raw
     if isinstance(entries, dict):
         by_id = {str(k): v for k, v in entries.items()}

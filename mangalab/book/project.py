@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 PROFILES = ("smoke", "cpu", "gpu")
 
@@ -84,3 +85,21 @@ def explain(error: OSError) -> str:
     place = f" {error.filename}" if error.filename else ""
     reason = (error.strerror or str(error)).lower()
     return f"cannot write or read{place}: {reason}; check the disk's free space and permissions"
+
+
+_parsed: dict[tuple[str, int, int], Any] = {}
+
+
+def read_yaml(path: Path) -> Any:
+    """Contents of a YAML file of ours; parsed once for as long as its size and time stay the same.
+
+    The claims file takes most of a second, and every chapter's freshness asks for it.
+    """
+    import yaml
+
+    state = path.stat()
+    key = (str(path), state.st_mtime_ns, state.st_size)
+    if key not in _parsed:
+        loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # the same language, in C
+        _parsed[key] = yaml.load(path.read_text(encoding="utf8"), Loader=loader)
+    return _parsed[key]

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from ..pages import Runs, number
-from ..project import Project
+from ..project import Project, read_yaml
 from . import parts
 from .parts import Link
 
@@ -24,10 +24,8 @@ class Judged:
 
 def load_claims(project: Project) -> list[dict]:
     """Entries of ``book/claims.yml``; none where there is no such file."""
-    import yaml
-
     path = project.root / "book" / "claims.yml"
-    return yaml.safe_load(path.read_text(encoding="utf8")) if path.exists() else []
+    return read_yaml(path) if path.exists() else []
 
 
 def judgements(runs: Runs, link: Link) -> dict[str, list[Judged]]:

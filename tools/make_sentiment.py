@@ -1,7 +1,7 @@
-"""Write the training turns of chapter 08 from their grammar.
+"""Write the training turns of chapter 08 from hand-written lines and the grammar.
 
     python tools/make_sentiment.py           # exit 1 if the committed file differs
-    python tools/make_sentiment.py --write   # after a change to the grammar or the catalogue
+    python tools/make_sentiment.py --write   # after a change to seeds, grammar or catalogue
 
 The hand-written turns of validation and test are read, never written: a made turn that reads like
 one of them is dropped. Labels are those of the block, without noise.
@@ -18,11 +18,12 @@ import yaml
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from mangalab.data import catalogue, leakage, sentiment
-from mangalab.data._files import TEXT, read_text
+from mangalab.data._files import TEXT, read_rows, read_text
 
 SEED = 80
 FILE = "sentiment_train.tsv"
 ALIKE = 0.5  # Jaccard index of 5-grams at which a made turn counts as a hand-written one
+SPARE = 20  # turns drawn beyond those needed, since some are dropped
 TYPOS, SLANG, GREETING, CLOSING, SHOUTED = 0.08, 0.15, 0.10, 0.08, 0.02
 STYLES = ("jargon", "slang", "jp_mix")  # found by the word lists of intents_styles.yml
 SHORT, LONG = 4, 25  # words: at most, at least
@@ -139,23 +140,30 @@ def hand_written() -> list[str]:
     return [turn.text for turn in turns if len(turn.text.split()) > 3]
 
 
+def labels_of(block: str) -> str:
+    """Labels of a block, in their usual order, as the file has them."""
+    states = {part.split("/")[0] for part in block.split(" + ")}
+    return ";".join(label for label in sentiment.LABELS if label in states)
+
+
 def make() -> str:
     """Content of the training file."""
     grammar = yaml.safe_load(read_text("sentiment_grammar.yml"))
     maker, mine = Maker(grammar, random.Random(SEED)), hand_written()
+    seeds = read_rows("sentiment_seeds.tsv")
     rows: list[tuple[str, str, str]] = []
     seen: set[str] = set()
     for block, share in grammar["shares"].items():
-        states = {part.split("/")[0] for part in block.split(" + ")}
-        labels = ";".join(label for label in sentiment.LABELS if label in states)
-        while share:
-            drawn = {text: typo for text, typo in (maker.turn(block) for _ in range(share))}
+        found = [(seed["text"], False) for seed in seeds if seed["block"] == block]
+        while len(found) < share:
+            drawn = dict(maker.turn(block) for _ in range(share - len(found) + SPARE))
             copies = {pair.right for pair in leakage.near_duplicates(mine, drawn, ALIKE)}
             for text, typo in drawn.items():
                 if text not in copies and leakage.normalise(text) not in seen:
                     seen.add(leakage.normalise(text))
-                    rows.append((text, labels, maker.slices(text, block, typo)))
-                    share -= 1
+                    found.append((text, typo))
+        labels = labels_of(block)
+        rows += [(text, labels, maker.slices(text, block, typo)) for text, typo in found[:share]]
     maker.rng.shuffle(rows)
     lines = [
         "\t".join((f"sr-{i:04d}", "", "1", "0", text, "", labels, slices, "train"))

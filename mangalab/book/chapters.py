@@ -26,7 +26,7 @@ class Chapter(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
     id: str
     title: str
-    tier: int = Field(ge=1, le=4)
+    tier: int = Field(ge=1, le=5)
     minutes: int = Field(gt=0, description="reading time")
     needs: tuple[str, ...] = ()
     budget: dict[str, Budget]

@@ -12,7 +12,7 @@ from ..project import Project
 def new(
     chapter: Annotated[str, typer.Argument(help="NN-words, such as 02-embedding-adapter")],
     title: Annotated[str, typer.Option(help="as the contents show it")],
-    tier: Annotated[int, typer.Option(help="1 (first steps) to 4 (strategy)", min=1, max=4)] = 1,
+    tier: Annotated[int, typer.Option(help="1 (core techniques) to 5 (synthesis)", min=1, max=5)] = 1,
 ) -> None:
     """Start a chapter: notebook, entry of chapters.yml and question bank, all of which run at once.
 

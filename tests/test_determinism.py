@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from mangalab.book.chapters import load
-from mangalab.book.parallel import room_here, run_all
+from mangalab.book.parallel import run_all
 from mangalab.book.project import Project
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -27,7 +27,7 @@ def again(smoke_book, tmp_path_factory) -> Path:
         (root / name).symlink_to(ROOT / name)
     project = Project(root)
     chapters = list(load(project).values())
-    run_all(project, chapters, "smoke", lambda *_: None, room=room_here("smoke"))
+    run_all(project, chapters, "smoke", lambda *_: None)
     return root
 
 

@@ -66,7 +66,7 @@ def test_the_theme_is_switched_and_remembered(visit, disk):
             break
         switch.click()
     assert page.evaluate(theme) == "dark"
-    page.click(".bd-sidebar-primary a[href*='04-ran']")
+    page.click(".bd-sidebar-primary a[href*='notebooks/04-ran']")
     page.wait_for_url("**/04-ran.html")
     assert page.evaluate(theme) == "dark"
 
@@ -74,7 +74,7 @@ def test_the_theme_is_switched_and_remembered(visit, disk):
 @browsing.SAMPLE_ONLY
 def test_the_sidebar_opens_on_a_phone_and_leads_on(visit):
     page = visit("book/index.html", "dark phone")
-    link = page.locator(".bd-sidebar-primary a[href*='04-ran']")
+    link = page.locator(".bd-sidebar-primary a[href*='notebooks/04-ran']")
     assert not link.is_visible()
     page.tap("button.primary-toggle")
     link.wait_for(state="visible")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from graphlib import CycleError, TopologicalSorter
+from pathlib import Path
 from typing import Any
 
 import yaml
@@ -53,6 +54,17 @@ def load(project: Project) -> dict[str, Chapter]:
     Raises BookError when the file is no YAML, misses a field, has one too many or a wrong type.
     """
     path = project.root / "chapters.yml"
+    state = path.stat()
+    key = (str(path), state.st_mtime_ns, state.st_size)
+    if key not in _loaded:  # a build of the pages asks thousands of times
+        _loaded[key] = _load(path)
+    return dict(_loaded[key])
+
+
+_loaded: dict[tuple[str, int, int], dict[str, Chapter]] = {}
+
+
+def _load(path: Path) -> dict[str, Chapter]:
     try:
         raw = yaml.safe_load(path.read_text(encoding="utf8")) or {}
     except yaml.YAMLError as error:

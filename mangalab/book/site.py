@@ -168,8 +168,12 @@ def read_in_parallel(app: Sphinx) -> None:
 
 
 def pages_made_of_others(app: Sphinx, env: BuildEnvironment, *_: object) -> list[str]:
-    """Pages to read anew whatever changed: all but the chapters, since they show parts of others."""
-    return [name for name in env.found_docs if not name.startswith(CHAPTERS)]
+    """Pages to read anew whatever changed, since they show parts of others.
+
+    Chapters show themselves; interview pages note every bank and record that they are made of.
+    """
+    alone = (CHAPTERS, "book/interview/")
+    return [name for name in env.found_docs if not name.startswith(alone)]
 
 
 def setup(app: Sphinx) -> dict:

@@ -1,5 +1,6 @@
 """The landing page's pictures: from records, else from accepted runs, else plain words."""
 
+import json
 import re
 from xml.etree import ElementTree
 
@@ -105,6 +106,16 @@ def test_a_statement_stands_beside_what_was_found(tmp_path):
     html = landing.refuted(book, ["003-01", "001-02"], lambda chapter: None, "claims.html")
     assert "&lt;b&gt;" in html and "found: 32,768,000 parameters" in html
     assert "unsupported on the desk" in html and 'href="claims.html#claim-003-01"' in html
+
+
+def test_a_statement_that_a_run_confirms_leaves_the_list(tmp_path):
+    book = pages.Runs(Project(sample_book.make(tmp_path)), "cpu")
+    path = book.project.record("cpu", "04-ran")
+    record = json.loads(path.read_text(encoding="utf8"))
+    record["claims"][0]["verdict"] = "held"
+    path.write_text(json.dumps(record), encoding="utf8")
+    html = landing.refuted(book, ["003-01", "001-02"], lambda chapter: None, None)
+    assert "001-02" in html and "003-01" not in html
 
 
 def test_intervals_are_drawn_to_scale_and_never_leave_the_picture():

@@ -15,6 +15,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+from .history import is_number
 from .tolerances import Tolerances
 
 # outcome of one comparison, most serious first; those of FAILS make `mangalab diff` exit with 1
@@ -149,7 +150,7 @@ class _Pair:
         a, b = _parsed(a, name), _parsed(b, name)
         old, new = a.get(name), b.get(name)
         # a claim's word is what it says; the text beside it may quote any digits
-        if name == "measured" and not (_number(old) and _number(new)):
+        if name == "measured" and not (is_number(old) and is_number(new)):
             return
         entry = {**a, "value": old}
         if b.get("low") is None:
@@ -164,7 +165,7 @@ class _Pair:
 
     def _changed_number(self, key: str, kind: str, a: dict, b: dict, old: Any, new: Any) -> Row:
         limit = self.limits.relative(self.chapter, key, "exact" if kind == "exact" else "seed")
-        if not (_number(old) and _number(new)):
+        if not (is_number(old) and is_number(new)):
             row = self._plain(key, kind, old, new, kind == "seed")  # text: only by an exception
         elif kind == "exact":
             whole = isinstance(old, int) and isinstance(new, int)
@@ -184,7 +185,7 @@ class _Pair:
         return Row(key, kind, old, new, "same" if old == new else "within" if good else "drift")
 
     def _time(self, key: str, old: Any, new: Any, floor: float) -> Row:
-        if not (_number(old) and _number(new)) or min(old, new) <= 0:
+        if not (is_number(old) and is_number(new)) or min(old, new) <= 0:
             return Row(key, "time", old, new, "unjudged", "no positive time on both sides")
         ratio, limit = new / old, self.limits.relative(self.chapter, key, "time")
         if not self.same_machine:
@@ -262,10 +263,6 @@ def counts(drifts: list[Drift]) -> dict[str, int]:
     found = {name: sum(row.outcome == name for row in rows) for name in OUTCOMES}
     tested, outside = sum(row.p is not None for row in rows), sum(row.outside for row in rows)
     return {"compared": len(rows), "intervals": tested, "outside": outside, **found}
-
-
-def _number(value: object) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool)
 
 
 def _interval(a: dict, b: dict) -> bool:

@@ -8,7 +8,8 @@ from typing import Any
 from . import records, reference, tolerances
 from .chapters import Chapter
 from .drift import Drift, compare, settle
-from .project import Project, read_yaml
+from .project import Project
+from .tables.ledger import load_claims
 
 
 def diff(project: Project, chapters: list[Chapter], profile: str, name: str = "") -> list[Drift]:
@@ -34,9 +35,7 @@ def diff(project: Project, chapters: list[Chapter], profile: str, name: str = ""
 
 def computed_claims(project: Project) -> frozenset[str]:
     """Ids of the claims that arithmetic settles."""
-    path = project.root / "book" / "claims.yml"
-    entries = read_yaml(path) if path.exists() else []
-    entries = entries if isinstance(entries, list) else []
+    entries = load_claims(project)
     return frozenset(str(e["id"]) for e in entries if e.get("kind") in ("compute", "table"))
 
 

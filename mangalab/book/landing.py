@@ -108,7 +108,8 @@ def rank(found: Found) -> tuple[str, str]:
         f"What an adapter learns of the shop's catalogue, and what the model loses on other text, at "
         f"rank {', '.join(map(str, ranks))}. The decision rule picks rank "
         f"<strong>{escape(str(found.value('rank_chosen')))}</strong>. Bars are 95 % intervals over "
-        "seeds, cut at zero; where they overlap, the seeds do not tell the ranks apart."
+        "seeds, cut at zero. Whether ranks differ is not read off overlapping bars: the chapter "
+        "compares them seed by seed and question by question."
     )
     return drawings.panels(sides, alt), caption
 
@@ -216,12 +217,17 @@ def verdicts(runs: Runs, link: Callable[[str], str | None]) -> str:
 
 
 def refuted(runs: Runs, wanted: list[str], link: Callable[[str], str | None], page: str | None) -> str:
-    """Chosen statements beside what was found: judged by a run, or else on the desk."""
+    """Chosen statements beside what was found: judged by a run, or else on the desk.
+
+    One that a later run confirms leaves the list by itself.
+    """
     rows = {row["id"]: row for row in ledger.claims(runs, link)}
     items = []
     for ident in wanted:
         row = rows[ident]
         judged = row["judged"][0] if row["judged"] else None
+        if (judged.verdict if judged else row["verdict"]) in ("held", "ok"):
+            continue
         verdict = judged.verdict if judged else f"{row['verdict']} on the desk"
         found = f"found: {judged.text} {row['unit']}" if judged and judged.text else row["correct"]
         where = f'<a href="{escape(page)}#claim-{escape(ident)}">{escape(ident)}</a>' if page else ident

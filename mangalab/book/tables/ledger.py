@@ -25,7 +25,7 @@ class Judged:
 def load_claims(project: Project) -> list[dict]:
     """Entries of ``book/claims.yml``; none where there is no such file."""
     path = project.root / "book" / "claims.yml"
-    return read_yaml(path) if path.exists() else []
+    return (read_yaml(path) if path.exists() else None) or []
 
 
 def judgements(runs: Runs, link: Link) -> dict[str, list[Judged]]:

@@ -80,7 +80,7 @@ def why_empty(runs: Runs, what: str) -> str:
     if not any(runs.results(chapter) for chapter in record_chapters(runs)):
         return (
             f"No chapter has finished a run in profile {runs.profile} on this machine yet. "
-            f"“make book” runs them (about ten minutes on two cores), and their {what} appear here."
+            f"“make book” runs them, and their {what} appear here."
         )
     return f"The runs on this machine have recorded no {what} yet."
 

@@ -1,0 +1,202 @@
+"""The retriever of chapter 02 as later chapters find it: frozen, with an adapter, and fine-tuned.
+
+A chapter that needs candidates asks the store, which trains only if nothing fits:
+
+    from mangalab.artifacts import cached
+    from mangalab.training import contrastive, retriever
+
+    found = retriever.load(cached("retriever", contrastive.build_retriever).path)
+    scores = found.scores("tuned", "test")             # (queries, titles of the catalogue)
+    vectors = found.embed("adapter", ["quiet manga"])  # new text, as a query
+
+Other parameters than the defaults (``smoke`` has its own) make another artifact.
+"""
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from ..data import catalogue, retrieval
+from ..models import load_encoder
+from . import biencoder, contrastive
+from .classify import bottoms, tokenize
+from .contrastive import Adapter, ContrastiveConfig, cosine
+from .encoder import LeanEncoder
+
+STAGES = ("frozen", "adapter", "tuned")
+RELEVANT = 2  # a positive of training has this grade or a better one
+LONGEST = 128  # tokens of a title's text; none is longer
+
+
+@dataclass(frozen=True)
+class Corpus:
+    """Token ids and grades: ``documents`` of every title, ``queries`` and ``grades`` by split.
+
+    ``open`` (titles,) is true for titles that training may use, as positive or as negative; the
+    held-out fifth is not even a negative, or it would be pushed away from every query.
+    """
+
+    documents: list[list[int]]
+    queries: Mapping[str, list[list[int]]]
+    grades: Mapping[str, Tensor]
+    open: Tensor
+
+    @classmethod
+    def load(cls, tokenizer, n_train: int | None = None) -> "Corpus":
+        """Read the judged queries; ``n_train`` keeps an evenly spaced part of the training set."""
+        titles = catalogue.load()
+        texts = tokenize(tokenizer, [retrieval.document(t) for t in titles], LONGEST)
+        queries, grades = {}, {}
+        for split in retrieval.SPLITS:
+            found, judged = retrieval.queries(split), torch.tensor(retrieval.grades(split))
+            keep = torch.arange(len(found))
+            if split == "train" and n_train and n_train < len(found):
+                keep = torch.linspace(0, len(found) - 1, n_train).long()
+            queries[split] = tokenize(tokenizer, [found[i].text for i in keep.tolist()])
+            grades[split] = judged[keep]
+        held = retrieval.held_out()
+        return cls(texts, queries, grades, torch.tensor([t.id not in held for t in titles]))
+
+    @property
+    def judged(self) -> Tensor:
+        """Grades of the training queries over the open titles, (n, open titles)."""
+        return self.grades["train"][:, self.open]
+
+    @property
+    def positives(self) -> Tensor:
+        """Weights 2^grade - 1 of the relevant open titles, (n, open titles): what a step draws."""
+        grades = self.judged
+        return torch.where(grades >= RELEVANT, 2.0**grades - 1, torch.zeros(()))
+
+    @property
+    def texts(self) -> dict[str, list[list[int]]]:
+        """Documents and queries by one name each."""
+        return {"documents": self.documents, **self.queries}
+
+    def open_of(self, values: Sequence) -> list:
+        """Those of a list over all titles that training may use."""
+        return [value for value, free in zip(values, self.open.tolist(), strict=True) if free]
+
+
+def states(encoder: LeanEncoder, corpus: Corpus) -> dict[str, list[Tensor]]:
+    """Inputs of the first trained layer for every text, by name: computed once for many runs."""
+    return {name: bottoms(encoder, texts) for name, texts in corpus.texts.items()}
+
+
+def embed(encoder: LeanEncoder, corpus: Corpus, below: Mapping | None = None) -> dict[str, Tensor]:
+    """Vectors (n, d) of documents and queries by name; ``below`` as from :func:`states`."""
+    return {
+        name: biencoder.vectors(encoder, texts, below[name] if below else None)
+        for name, texts in corpus.texts.items()
+    }
+
+
+def adapt(adapter: Adapter, vectors: Mapping[str, Tensor], side: str = "both") -> dict[str, Tensor]:
+    """Vectors after the adapter; with ``side="query"`` documents keep theirs."""
+    return {
+        name: x if side == "query" and name == "documents" else adapter(x)
+        for name, x in vectors.items()
+    }
+
+
+def scores(vectors: Mapping[str, Tensor], split: str) -> Tensor:
+    """Cosines of the queries of ``split`` with every title, (queries, titles)."""
+    return cosine(vectors[split], vectors["documents"])
+
+
+@dataclass(frozen=True)
+class Retriever:
+    """A stored retriever: vectors by stage and name, and what is needed to embed new text."""
+
+    folder: Path
+    vectors: Mapping[str, Mapping[str, Tensor]]
+    layers: int
+
+    def scores(self, stage: str, split: str) -> Tensor:
+        """Cosines (queries, titles) of one of ``STAGES`` for "train", "validation" or "test"."""
+        return scores(self._stage(stage), split)
+
+    def embed(self, stage: str, texts: Sequence[str]) -> Tensor:
+        """Vectors (n, d) of new texts, queries or documents alike."""
+        from safetensors.torch import load_file
+
+        self._stage(stage)
+        bert, tokenizer = load_encoder()
+        encoder = LeanEncoder(bert, len(bert.encoder.layer) - self.layers, _dtype())
+        if stage == "tuned":
+            encoder.layers.load_state_dict(load_file(self.folder / "encoder.safetensors"), strict=False)
+        found = biencoder.vectors(encoder.requires_grad_(False), tokenize(tokenizer, texts, LONGEST))
+        if stage != "adapter":
+            return found
+        adapter = Adapter(encoder.width)
+        adapter.load_state_dict(load_file(self.folder / "adapter.safetensors"))
+        return adapter.requires_grad_(False)(found)
+
+    def _stage(self, stage: str) -> Mapping[str, Tensor]:
+        if stage not in self.vectors:
+            raise ValueError(f"no stage {stage!r} of the retriever; use one of {', '.join(STAGES)}")
+        return self.vectors[stage]
+
+
+def build(
+    folder: Path, seed: int = 0, n_train: int | None = None, adapter_lr: float = 3e-4,
+    adapter_steps: int = 80, lr: float = 1e-4, steps: int = 24, batch_size: int = 48, layers: int = 2,
+) -> dict:
+    """Train adapter and encoder for one seed and write weights and all vectors into ``folder``."""
+    from safetensors.torch import save_file
+
+    bert, tokenizer = load_encoder()
+    corpus = Corpus.load(tokenizer, n_train)
+    start = LeanEncoder(bert, len(bert.encoder.layer) - layers, _dtype())
+    below = states(start, corpus)
+    vectors = {"frozen": embed(start, corpus, below)}
+    config = ContrastiveConfig(lr=adapter_lr, steps=adapter_steps, seed=seed)
+    adapter = contrastive.train_adapter(
+        vectors["frozen"]["train"], vectors["frozen"]["documents"][corpus.open], corpus.positives,
+        config, excluded=corpus.judged > 0)
+    vectors["adapter"] = adapt(adapter, vectors["frozen"])
+    config = ContrastiveConfig(lr=lr, steps=steps, batch_size=batch_size, seed=seed)
+    tuned = fine_tune(bert, corpus, config, below, layers)
+    vectors["tuned"] = embed(tuned.encoder, corpus, below)
+    flat = {f"{stage}.{n}": x.contiguous() for stage, part in vectors.items() for n, x in part.items()}
+    trained = {n: p.detach().contiguous() for n, p in tuned.encoder.layers.named_parameters()
+               if int(n.partition(".")[0]) >= tuned.encoder.first}
+    for name, part in (("vectors", flat), ("adapter", adapter.state_dict()), ("encoder", trained)):
+        save_file(part, folder / f"{name}.safetensors")
+    meta = {"layers": layers, "losses": tuned.losses, "parameters": tuned.parameters}
+    (folder / "retriever.json").write_text(json.dumps(meta), encoding="utf8")
+    return meta
+
+
+def fine_tune(
+    bert, corpus: Corpus, config: ContrastiveConfig, below: Mapping, layers: int,
+    rank: int | None = None, documents: Tensor | None = None,
+) -> biencoder.Tuned:
+    """Fine-tune on the judged training queries; ``documents`` (all titles, d) keeps the index fixed."""
+    return biencoder.tune(
+        bert, corpus.queries["train"], corpus.open_of(corpus.documents), corpus.positives, config,
+        layers, rank, per_title=4 if documents is None else 1, excluded=corpus.judged > 0,
+        dtype=_dtype(), caches=(below["train"], corpus.open_of(below["documents"])),
+        documents_fixed=None if documents is None else documents[corpus.open])
+
+
+def load(folder: Path) -> Retriever:
+    """Read what :func:`build` wrote."""
+    from safetensors.torch import load_file
+
+    vectors: dict[str, dict[str, Tensor]] = {stage: {} for stage in STAGES}
+    for name, x in load_file(folder / "vectors.safetensors").items():
+        stage, _, part = name.partition(".")
+        vectors[stage][part] = x
+    meta = json.loads((folder / "retriever.json").read_text(encoding="utf8"))
+    return Retriever(folder, vectors, meta["layers"])
+
+
+def _dtype() -> torch.dtype:
+    from ..profiles import from_environment
+
+    return from_environment().dtype

@@ -266,5 +266,9 @@ CHECKS: dict[str, Callable[[], object]] = {
     "escalation_gate_noise": lambda: half_width(0.9, round(0.03 * 5500)),
     "single_label_ceiling": lambda: 100 - 18,
     "intent_steps": lambda: e.steps(44_000, 32, 3),
+    "adapter_1024": lambda: 2 * 1024 * 512 + 512 + 1024,
+    "adapter_steps": lambda: e.steps(27_000, 128, 4),
+    "adapter_pairs": lambda: 18_000 + 4_000 + 2_000 + 3_000,
+    "recall_gate_noise": lambda: half_width(0.82, 500),
     "traffic_sum": lambda: 22 + 18 + 15 + 12 + 8 + 7 + 6 + 5 + 4 + 3,
 }

@@ -15,7 +15,7 @@ def alignment(x: Tensor, y: Tensor) -> float:
 
 
 def uniformity(x: Tensor, t: float = 2.0) -> float:
-    """log mean exp(-t |x_i - x_j|^2) over distinct pairs (eq. 4); lower is more even, 0 is one point."""
+    """log mean exp(-t |x_i - x_j|^2) over pairs (eq. 4); lower is more even, 0 is one point."""
     if len(x) < 2:
         raise ValueError(f"uniformity: {len(x)} vector(s); need at least 2")
     distances = torch.pdist(F.normalize(x.double())).square()

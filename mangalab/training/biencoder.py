@@ -79,7 +79,8 @@ def tune(
     bert: nn.Module, queries: Sequence[Sequence[int]], documents: Sequence[Sequence[int]],
     positives: Tensor, config: ContrastiveConfig, layers: int = 6, rank: int | None = None,
     per_title: int = 4, excluded: Tensor | None = None, mined: Tensor | None = None,
-    dtype: torch.dtype = torch.float32, caches: tuple | None = None, documents_fixed: Tensor | None = None,
+    dtype: torch.dtype = torch.float32, caches: tuple | None = None,
+    documents_fixed: Tensor | None = None,
 ) -> Tuned:
     """Fine-tune a copy of ``bert`` so that queries find their titles; both are token ids.
 
@@ -103,7 +104,8 @@ def tune(
             d = _forward(encoder, documents, batch.titles, below_d)
         else:
             d = documents_fixed[batch.titles].to(q.device)
-        loss = info_nce(q, d, batch.positive.to(q.device), config.temperature, batch.allowed.to(q.device))
+        positive, allowed = batch.positive.to(q.device), batch.allowed.to(q.device)
+        loss = info_nce(q, d, positive, config.temperature, allowed)
         loss.backward()
         optimizer.step()
         schedule.step()

@@ -98,7 +98,7 @@ def mine(
 
 
 def below_margin(scores: Tensor, known: Tensor, margin: float) -> Tensor:
-    """Titles that score clearly below the lowest known positive of each query, as a mask (n, titles)."""
+    """Titles that score clearly below the lowest known positive of their query, (n, titles)."""
     lowest = scores.masked_fill(~known, torch.inf).amin(1, keepdim=True)
     return scores < lowest - margin * lowest.abs()
 
@@ -159,7 +159,8 @@ def train_adapter(
     for batch in batches(positives, config, mined, excluded):
         d = documents[batch.titles]
         d = model(d) if side == "both" else d
-        loss = info_nce(model(queries[batch.rows]), d, batch.positive, config.temperature, batch.allowed)
+        q = model(queries[batch.rows])
+        loss = info_nce(q, d, batch.positive, config.temperature, batch.allowed)
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()

@@ -9,6 +9,7 @@ the artifact that later chapters take their candidates from.
 """
 
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -83,24 +84,23 @@ def mine(
 ) -> Tensor:
     """The ``count`` best-scored titles of each query that are not ``known`` positives, as a mask.
 
-    ``scores`` and ``known`` (n, titles). ``skip`` leaves out the first ranks; with ``margin`` a title
-    must score below (1 - margin) times the query's *lowest* known positive: the relative margin of
-    sentence-transformers' ``mine_hard_negatives``, which takes it against each positive in turn.
+    ``scores`` and ``known`` (n, titles). With ``margin`` a title must score below (1 - margin) times
+    the query's lowest known positive; ``skip`` then leaves out the first of what remains. The rule
+    of sentence-transformers' ``mine_hard_negatives`` on vectors that are there already.
     """
     if count < 1 or skip < 0:
         raise ValueError(f"mine: count {count}, skip {skip}; need count >= 1 and skip >= 0")
     ranked = scores.masked_fill(known, -torch.inf)
-    order = ranked.topk(min(skip + count, scores.shape[1]), dim=1).indices[:, skip:]
-    found = torch.zeros_like(known).scatter(1, order, True)
     if margin is not None:
-        found &= below_margin(scores, known, margin)
-    return found & ~known
+        ranked = ranked.masked_fill(~below_margin(scores, known, margin), -torch.inf)
+    order = ranked.topk(min(skip + count, scores.shape[1]), dim=1).indices[:, skip:]
+    return torch.zeros_like(known).scatter(1, order, True) & ranked.isfinite()
 
 
 def below_margin(scores: Tensor, known: Tensor, margin: float) -> Tensor:
     """Titles that score clearly below the lowest known positive of their query, (n, titles)."""
     lowest = scores.masked_fill(~known, torch.inf).amin(1, keepdim=True)
-    return scores < lowest - margin * lowest.abs()
+    return scores <= lowest - margin * lowest.abs()
 
 
 @dataclass(frozen=True)
@@ -156,15 +156,16 @@ def train_adapter(
         raise ValueError(f"side {side!r}; use one of {', '.join(SIDES)}")
     model = Adapter(queries.shape[1], seed=config.seed)
     optimizer, schedule = optimizer_for([{"params": list(model.parameters())}], config)
-    for batch in batches(positives, config, mined, excluded):
-        d = documents[batch.titles]
-        d = model(d) if side == "both" else d
-        q = model(queries[batch.rows])
-        loss = info_nce(q, d, batch.positive, config.temperature, batch.allowed)
-        optimizer.zero_grad()
-        loss.backward()
-        optimizer.step()
-        schedule.step()
+    with _one_thread():
+        for batch in batches(positives, config, mined, excluded):
+            d = documents[batch.titles]
+            d = model(d) if side == "both" else d
+            q = model(queries[batch.rows])
+            loss = info_nce(q, d, batch.positive, config.temperature, batch.allowed)
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
+            schedule.step()
     return model.eval().requires_grad_(False)
 
 
@@ -180,6 +181,17 @@ def optimizer_for(groups: list[dict], config: ContrastiveConfig):
 def cosine(queries: Tensor, documents: Tensor) -> Tensor:
     """Cosines (n, m) of vectors (n, d) and (m, d)."""
     return F.normalize(queries, dim=1) @ F.normalize(documents, dim=1).T
+
+
+@contextmanager
+def _one_thread() -> Iterator[None]:
+    """Matrices this small lose more by waiting for a second thread than it computes."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
 
 
 def _by_title(positives: Tensor, size: int, per_title: int, generator: torch.Generator):

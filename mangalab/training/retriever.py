@@ -104,11 +104,14 @@ def states(encoder: LeanEncoder, corpus: Corpus) -> dict[str, list[Tensor]]:
     return {name: bottoms(encoder, texts) for name, texts in corpus.texts.items()}
 
 
-def embed(encoder: LeanEncoder, corpus: Corpus, below: Mapping | None = None) -> dict[str, Tensor]:
+def embed(
+    encoder: LeanEncoder, corpus: Corpus, below: Mapping | None = None,
+    names: Sequence[str] = ("documents", *retrieval.SPLITS),
+) -> dict[str, Tensor]:
     """Vectors (n, d) of documents and queries by name; ``below`` as from :func:`states`."""
     return {
         name: biencoder.vectors(encoder, texts, below[name] if below else None)
-        for name, texts in corpus.texts.items()
+        for name, texts in corpus.texts.items() if name in names
     }
 
 

@@ -1,4 +1,4 @@
-"""Our InfoNCE and miner against sentence-transformers, the adapter, batches, and the stored retriever."""
+"""Our InfoNCE and miner against sentence-transformers; batches, adapter, fine-tuning, geometry."""
 
 import logging
 
@@ -33,7 +33,8 @@ def test_loss_and_gradients_equal_sentence_transformers(hard):
     mine_ = [some(6, 8, seed=s).requires_grad_() for s in range(2 + hard)]
     theirs = [x.detach().clone().requires_grad_() for x in mine_]
     loss = info_nce(mine_[0], torch.cat(mine_[1:]), torch.arange(6), temperature=0.05)
-    library = MultipleNegativesRankingLoss(SentenceTransformer(modules=[torch.nn.Identity()]), scale=20.0)
+    empty = SentenceTransformer(modules=[torch.nn.Identity()])
+    library = MultipleNegativesRankingLoss(empty, scale=20.0)
     expected = library.compute_loss_from_embeddings(theirs, None)
     loss.backward()
     expected.backward()
@@ -92,8 +93,8 @@ def test_miner_equals_sentence_transformers():
     logging.disable(logging.WARNING)
     try:
         found = mine_hard_negatives(
-            Dataset.from_dict(rows), Stub(), corpus=[f"d{j}" for j in range(m)], range_min=2, range_max=15,
-            relative_margin=0.3, num_negatives=3, output_format="labeled-pair", verbose=False)
+            Dataset.from_dict(rows), Stub(), corpus=[f"d{j}" for j in range(m)], range_min=2,
+            range_max=15, relative_margin=0.3, num_negatives=3, output_format="labeled-pair", verbose=False)
     finally:
         logging.disable(logging.NOTSET)
     theirs = {(r["query"], r["answer"]) for r in found if r["label"] == 0}
@@ -211,8 +212,9 @@ def test_merged_lora_equals_the_adapted_encoder(bert):
 def test_fixed_documents_are_not_encoded(bert):
     fixed = some(10, 32)
     config = ContrastiveConfig(steps=2, batch_size=6, negatives="all")
-    tuned = biencoder.tune(bert, ASKED, [[]] * 10, POSITIVES, config, 1, per_title=1,
-                           caches=(biencoder.bottoms(LeanEncoder(bert, 2), ASKED), None), documents_fixed=fixed)
+    caches = (biencoder.bottoms(LeanEncoder(bert, 2), ASKED), None)
+    tuned = biencoder.tune(bert, ASKED, [[]] * 10, POSITIVES, config, 1, per_title=1, caches=caches,
+                           documents_fixed=fixed)
     assert len(tuned.losses) == 2  # empty texts would have been refused
 
 

@@ -94,7 +94,8 @@ def test_miner_equals_sentence_transformers():
     try:
         found = mine_hard_negatives(
             Dataset.from_dict(rows), Stub(), corpus=[f"d{j}" for j in range(m)], range_min=2,
-            range_max=15, relative_margin=0.3, num_negatives=3, output_format="labeled-pair", verbose=False)
+            range_max=15, relative_margin=0.3, num_negatives=3, verbose=False,
+            output_format="labeled-pair")
     finally:
         logging.disable(logging.NOTSET)
     theirs = {(r["query"], r["answer"]) for r in found if r["label"] == 0}
@@ -235,3 +236,30 @@ def test_bad_configuration_is_named():
         ContrastiveConfig(negatives="random")
     with pytest.raises(ValueError, match="must be positive"):
         ContrastiveConfig(temperature=0)
+
+
+def test_corpus_keeps_held_out_titles_out_of_training():
+    from mangalab.data import catalogue, retrieval
+    from mangalab.models import encoder_path, load_tokenizer
+    from mangalab.training.retriever import Corpus
+
+    corpus = Corpus.load(load_tokenizer(encoder_path()), n_train=50)
+    closed = {t.id for t, free in zip(catalogue.load(), corpus.open.tolist(), strict=True) if not free}
+    assert closed == retrieval.held_out() and len(corpus.queries["train"]) == 50
+    assert corpus.positives.shape == (50, int(corpus.open.sum())) == corpus.judged.shape
+    assert set(corpus.positives.unique().tolist()) <= {0.0, 3.0, 7.0}
+    assert max(len(text) for text in corpus.documents) < 128  # nothing is cut
+
+
+def test_stored_retriever_reads_what_was_written(tmp_path):
+    from safetensors.torch import save_file
+
+    from mangalab.training import retriever
+
+    flat = {f"{s}.{n}": some(4, 3) for s in retriever.STAGES for n in ("documents", "test")}
+    save_file(flat, tmp_path / "vectors.safetensors")
+    (tmp_path / "retriever.json").write_text('{"layers": 2}', encoding="utf8")
+    found = retriever.load(tmp_path)
+    torch.testing.assert_close(found.scores("tuned", "test").diagonal(), torch.ones(4))
+    with pytest.raises(ValueError, match="no stage 'best'"):
+        found.scores("best", "test")

@@ -21,6 +21,7 @@ from torch import Tensor
 
 from ..data import catalogue, retrieval
 from ..models import load_encoder
+from ..profiles import from_environment
 from . import biencoder, contrastive
 from .classify import bottoms, tokenize
 from .contrastive import Adapter, ContrastiveConfig, cosine
@@ -176,6 +177,7 @@ def build(folder: Path, **recipe) -> dict:
     r = Recipe(**recipe)
     layers = r.layers
     bert, tokenizer = load_encoder()
+    bert = bert.to(from_environment().device)
     corpus = Corpus.load(tokenizer, r.n_train)
     start = LeanEncoder(bert, len(bert.encoder.layer) - layers, _dtype())
     below = states(start, corpus)
@@ -189,7 +191,7 @@ def build(folder: Path, **recipe) -> dict:
     tuned = fine_tune(bert, corpus, config, below, layers)
     vectors["tuned"] = embed(tuned.encoder, corpus, below)
     flat = {f"{stage}.{n}": x.contiguous() for stage, part in vectors.items() for n, x in part.items()}
-    trained = {n: p.detach().contiguous() for n, p in tuned.encoder.layers.named_parameters()
+    trained = {n: p.detach().contiguous() for n, p in tuned.encoder.cpu().layers.named_parameters()
                if int(n.partition(".")[0]) >= tuned.encoder.first}
     for name, part in (("vectors", flat), ("adapter", adapter.state_dict()), ("encoder", trained)):
         save_file(part, folder / f"{name}.safetensors")
@@ -223,6 +225,4 @@ def load(folder: Path) -> Retriever:
 
 
 def _dtype() -> torch.dtype:
-    from ..profiles import from_environment
-
     return from_environment().dtype

@@ -28,7 +28,7 @@ def some(*shape, seed=0):
 @pytest.mark.parametrize("hard", [0, 2])
 def test_loss_and_gradients_equal_sentence_transformers(hard):
     from sentence_transformers import SentenceTransformer
-    from sentence_transformers.losses import MultipleNegativesRankingLoss
+    from sentence_transformers.sentence_transformer.losses import MultipleNegativesRankingLoss
 
     mine_ = [some(6, 8, seed=s).requires_grad_() for s in range(2 + hard)]
     theirs = [x.detach().clone().requires_grad_() for x in mine_]

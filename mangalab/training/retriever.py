@@ -12,12 +12,14 @@ Another recipe makes another artifact: chapters that are to share one pass the s
 """
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
+from functools import lru_cache
 from pathlib import Path
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from ..data import catalogue, retrieval
 from ..models import load_encoder
@@ -29,7 +31,7 @@ from .encoder import LeanEncoder
 
 STAGES = ("frozen", "adapter", "tuned")
 RELEVANT = 2  # a positive of training has this grade or a better one
-LONGEST = 128  # tokens of a title's text; none is longer
+LONGEST = 128  # tokens of a title's text; none of the catalogue is longer
 
 
 @dataclass(frozen=True)
@@ -37,17 +39,19 @@ class Recipe:
     """How the stored retriever is trained; the values are those of the cpu profile of chapter 02.
 
     ``n_train`` queries, evenly spaced; ``adapter_*`` of the adapter on frozen vectors, the rest of
-    the fine-tuning of the upper ``layers``. Chosen on validation queries in chapter 02.
+    the fine-tuning of the upper ``layers``. Chosen on validation queries in chapter 02. Texts of
+    titles are cut at ``longest`` tokens.
     """
 
     seed: int = 0
     n_train: int = 2629
     adapter_lr: float = 3e-4
-    adapter_steps: int = 80
+    adapter_steps: int = 240
     lr: float = 1e-4
     steps: int = 24
     batch_size: int = 48
     layers: int = 2
+    longest: int = LONGEST
 
 
 @dataclass(frozen=True)
@@ -64,10 +68,10 @@ class Corpus:
     open: Tensor
 
     @classmethod
-    def load(cls, tokenizer, n_train: int | None = None) -> "Corpus":
+    def load(cls, tokenizer, n_train: int | None = None, longest: int = LONGEST) -> "Corpus":
         """Read the judged queries; ``n_train`` keeps an evenly spaced part of the training set."""
         titles = catalogue.load()
-        texts = tokenize(tokenizer, [retrieval.document(t) for t in titles], LONGEST)
+        texts = tokenize(tokenizer, [retrieval.document(t) for t in titles], longest)
         queries, grades = {}, {}
         for split in retrieval.SPLITS:
             found, judged = retrieval.queries(split), torch.tensor(retrieval.grades(split))
@@ -98,6 +102,30 @@ class Corpus:
     def open_of(self, values: Sequence) -> list:
         """Those of a list over all titles that training may use."""
         return [value for value, free in zip(values, self.open.tolist(), strict=True) if free]
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """What every training run starts from: the model, its texts and the cached lower layers.
+
+    ``start`` has gradients in the upper layers only; ``below`` is as from :func:`states`.
+    """
+
+    bert: nn.Module
+    tokenizer: object
+    corpus: Corpus
+    start: LeanEncoder
+    below: Mapping[str, list[Tensor]]
+
+
+@lru_cache(maxsize=1)
+def prepared(n_train: int, layers: int, longest: int = LONGEST) -> Prepared:
+    """Model, texts and states below the upper ``layers``; the last answer is kept for this process."""
+    bert, tokenizer = load_encoder()
+    bert = bert.to(from_environment().device)
+    corpus = Corpus.load(tokenizer, n_train, longest)
+    start = LeanEncoder(bert, len(bert.encoder.layer) - layers, _dtype())
+    return Prepared(bert, tokenizer, corpus, start, states(start, corpus))
 
 
 def states(encoder: LeanEncoder, corpus: Corpus) -> dict[str, list[Tensor]]:
@@ -175,27 +203,23 @@ def build(folder: Path, **recipe) -> dict:
     from safetensors.torch import save_file
 
     r = Recipe(**recipe)
-    layers = r.layers
-    bert, tokenizer = load_encoder()
-    bert = bert.to(from_environment().device)
-    corpus = Corpus.load(tokenizer, r.n_train)
-    start = LeanEncoder(bert, len(bert.encoder.layer) - layers, _dtype())
-    below = states(start, corpus)
-    vectors = {"frozen": embed(start, corpus, below)}
+    base = prepared(r.n_train, r.layers, r.longest)
+    corpus, below = base.corpus, base.below
+    vectors = {"frozen": embed(base.start, corpus, below)}
     config = ContrastiveConfig(lr=r.adapter_lr, steps=r.adapter_steps, seed=r.seed)
     adapter = contrastive.train_adapter(
         vectors["frozen"]["train"], vectors["frozen"]["documents"][corpus.open], corpus.positives,
         config, excluded=corpus.judged > 0)
     vectors["adapter"] = adapt(adapter, vectors["frozen"])
     config = ContrastiveConfig(lr=r.lr, steps=r.steps, batch_size=r.batch_size, seed=r.seed)
-    tuned = fine_tune(bert, corpus, config, below, layers)
+    tuned = fine_tune(base.bert, corpus, config, below, r.layers)
     vectors["tuned"] = embed(tuned.encoder, corpus, below)
     flat = {f"{stage}.{n}": x.contiguous() for stage, part in vectors.items() for n, x in part.items()}
     trained = {n: p.detach().contiguous() for n, p in tuned.encoder.cpu().layers.named_parameters()
                if int(n.partition(".")[0]) >= tuned.encoder.first}
     for name, part in (("vectors", flat), ("adapter", adapter.state_dict()), ("encoder", trained)):
         save_file(part, folder / f"{name}.safetensors")
-    meta = {"layers": layers, "losses": tuned.losses, "parameters": tuned.parameters}
+    meta = {"layers": r.layers, "losses": tuned.losses, "parameters": tuned.parameters}
     (folder / "retriever.json").write_text(json.dumps(meta), encoding="utf8")
     return meta
 
@@ -210,6 +234,19 @@ def fine_tune(
         layers, rank, per_title=4 if documents is None else 1, excluded=corpus.judged > 0,
         dtype=_dtype(), caches=(below["train"], corpus.open_of(below["documents"])),
         documents_fixed=None if documents is None else documents[corpus.open])
+
+
+def side_by_side(run: Callable, jobs: Sequence) -> list:
+    """``run(job)`` of every job, in their order: one thread each, as many at once as torch may use.
+
+    Matrices this small gain less from a second thread than from a second run. Runs that draw from
+    generators of their own give what they give alone. On a GPU one follows the other.
+    """
+    workers = 1 if from_environment().device == "cuda" else torch.get_num_threads()
+    if workers == 1:
+        return [run(job) for job in jobs]
+    with ThreadPoolExecutor(workers, initializer=torch.set_num_threads, initargs=(1,)) as pool:
+        return list(pool.map(run, jobs))
 
 
 def load(folder: Path) -> Retriever:

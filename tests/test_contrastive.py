@@ -210,13 +210,25 @@ def test_merged_lora_equals_the_adapted_encoder(bert):
     assert not torch.allclose(live, biencoder.vectors(LeanEncoder(bert), TITLES))
 
 
-def test_fixed_documents_are_not_encoded(bert):
-    fixed = some(10, 32)
-    config = ContrastiveConfig(steps=2, batch_size=6, negatives="all")
-    caches = (biencoder.bottoms(LeanEncoder(bert, 2), ASKED), None)
-    tuned = biencoder.tune(bert, ASKED, [[]] * 10, POSITIVES, config, 1, per_title=1, caches=caches,
-                           documents_fixed=fixed)
-    assert len(tuned.losses) == 2  # empty texts would have been refused
+def test_runs_side_by_side_give_what_they_give_alone_in_their_order():
+    from mangalab.training.retriever import side_by_side
+
+    def run(job):
+        seed, steps = job
+        model = train_adapter(some(30, 32), some(10, 32, seed=1), POSITIVES,
+                              ContrastiveConfig(steps=steps, batch_size=8, seed=seed))
+        return model.up.weight
+
+    before, jobs = torch.get_num_threads(), [(0, 30), (1, 3), (2, 10)]
+    torch.set_num_threads(2)
+    try:
+        together = side_by_side(run, jobs)
+        assert torch.get_num_threads() == 2
+    finally:
+        torch.set_num_threads(before)
+    assert all(torch.equal(w, run(job)) for w, job in zip(together, jobs, strict=True))
+    with pytest.raises(ValueError, match="must be positive"):
+        side_by_side(run, [(0, 1), (0, 0)])
 
 
 def test_geometry_by_hand():

@@ -80,13 +80,11 @@ def tune(
     positives: Tensor, config: ContrastiveConfig, layers: int = 6, rank: int | None = None,
     per_title: int = 4, excluded: Tensor | None = None, mined: Tensor | None = None,
     dtype: torch.dtype = torch.float32, caches: tuple | None = None,
-    documents_fixed: Tensor | None = None,
 ) -> Tuned:
     """Fine-tune a copy of ``bert`` so that queries find their titles; both are token ids.
 
     ``layers`` counts the trained ones from the top, ``rank`` asks for LoRA on them. ``caches`` are
-    the ``bottoms`` of queries and documents. With ``documents_fixed`` (titles, d) the titles keep
-    these vectors and only queries are sent through the trained encoder: an index stays valid.
+    the ``bottoms`` of queries and documents.
     """
     started = time.perf_counter()
     encoder = LeanEncoder(bert, len(bert.encoder.layer) - layers, dtype)
@@ -100,10 +98,7 @@ def tune(
     losses = []
     for batch in batches(positives, config, mined, excluded, per_title):
         q = _forward(encoder, queries, batch.rows, below_q)
-        if documents_fixed is None:
-            d = _forward(encoder, documents, batch.titles, below_d)
-        else:
-            d = documents_fixed[batch.titles].to(q.device)
+        d = _forward(encoder, documents, batch.titles, below_d)
         positive, allowed = batch.positive.to(q.device), batch.allowed.to(q.device)
         loss = info_nce(q, d, positive, config.temperature, allowed)
         loss.backward()

@@ -226,14 +226,13 @@ def build(folder: Path, **recipe) -> dict:
 
 def fine_tune(
     bert, corpus: Corpus, config: ContrastiveConfig, below: Mapping, layers: int,
-    rank: int | None = None, documents: Tensor | None = None,
+    rank: int | None = None,
 ) -> biencoder.Tuned:
-    """Fine-tune on the judged training queries; ``documents`` (all titles, d) keeps the index fixed."""
+    """Fine-tune on the judged training queries; ``below`` as from :func:`states`."""
     return biencoder.tune(
         bert, corpus.queries["train"], corpus.open_of(corpus.documents), corpus.positives, config,
-        layers, rank, per_title=4 if documents is None else 1, excluded=corpus.judged > 0,
-        dtype=_dtype(), caches=(below["train"], corpus.open_of(below["documents"])),
-        documents_fixed=None if documents is None else documents[corpus.open])
+        layers, rank, excluded=corpus.judged > 0, dtype=_dtype(),
+        caches=(below["train"], corpus.open_of(below["documents"])))
 
 
 def side_by_side(run: Callable, jobs: Sequence) -> list:

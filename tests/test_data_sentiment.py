@@ -203,3 +203,8 @@ def test_training_is_imbalanced_and_its_labels_follow_from_the_blocks():
 def test_the_committed_file_is_what_the_grammar_makes():
     committed = (TEXT / "sentiment_train.tsv").read_text(encoding="utf8")
     assert maker().make() == committed, "run tools/make_sentiment.py --write"
+
+
+def test_hand_written_lines_are_all_in_the_training_turns():
+    lines = sentiment.hand_written_lines()
+    assert len(lines) == 249 and lines <= {turn.text for turn in sentiment.load("train")}

@@ -83,6 +83,12 @@ def load(split: str) -> tuple[Turn, ...]:
 
 
 @cache
+def hand_written_lines() -> frozenset[str]:
+    """Texts of the training turns that were written by hand; a grammar made the others."""
+    return frozenset(row["text"] for row in read_rows("sentiment_seeds.tsv"))
+
+
+@cache
 def conversations(split: str) -> tuple[Conversation, ...]:
     """The conversations of "validation" or "test"; their turns are in `load(split)` as well."""
     if split not in HAND_WRITTEN:

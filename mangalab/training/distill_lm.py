@@ -1,0 +1,107 @@
+"""Distilling the causal LM: a pruned student learns its teacher's next-token distributions.
+
+The teacher's logits at the answer tokens are stored once (:func:`tell`), in bfloat16; a student then
+trains on golden answers, on the teacher's own answers, or on those stored distributions, with the
+engine and the schedule of ``sft``. Students come from ``distill.student_from``.
+"""
+
+import time
+from collections.abc import Callable, Sequence
+
+import torch
+from torch import Tensor, nn
+
+from . import sft
+from .distill import forward_kl
+from .llama import LeanLlama
+from .sft import Example, History, Prepared, SFTConfig
+
+TokenLoss = Callable[[Tensor, Tensor], Tensor]
+
+
+@torch.no_grad()
+def tell(
+    teacher: nn.Module, examples: Sequence[Example], dtype: torch.dtype = torch.bfloat16,
+    chunk: int = 16,
+) -> list[Tensor]:
+    """The teacher's logits (labels, vocabulary) at the label tokens of each example, bfloat16, CPU."""
+    engine, found = LeanLlama(teacher, dtype, training=False), []
+    for start in range(0, len(examples), chunk):
+        some = examples[start : start + chunk]
+        batch, bottom = sft._collate(Prepared(list(some), engine.first), range(len(some)), engine)
+        pieces = engine.logits(batch, bottom).bfloat16().cpu().split(_labels(some))
+        found += [piece.clone() for piece in pieces]
+    return found
+
+
+def train(
+    student: nn.Module, data: Sequence[Example] | Prepared, told: Sequence[Tensor], config: SFTConfig,
+    loss: TokenLoss = forward_kl, dtype: torch.dtype = torch.bfloat16,
+) -> History:
+    """Minimise ``loss(student logits, teacher logits)`` over the label tokens; in place.
+
+    Trains what requires gradients. Order, schedule and clipping are those of ``sft.train``, which is
+    the control without a teacher.
+    """
+    engine = LeanLlama(student, dtype)
+    data = sft._prepared(engine, data)
+    parameters = [p for p in student.parameters() if p.requires_grad]
+    optimizer = torch.optim.AdamW(
+        parameters, lr=config.lr, weight_decay=config.weight_decay, fused=True)
+    history, started = History(), time.perf_counter()
+    plan = list(sft._epochs(data, config))
+    for step, rows in enumerate(plan):
+        for group in optimizer.param_groups:
+            group["lr"] = sft.learning_rate(step, len(plan), config)
+        batch, bottom = sft._collate(data, rows, engine)
+        target = torch.cat([told[i] for i in rows]).to(batch.ids.device)
+        value = loss(engine.logits(batch, bottom), target)
+        value.backward()
+        norm = nn.utils.clip_grad_norm_(parameters, config.clip)
+        optimizer.step()
+        optimizer.zero_grad(set_to_none=True)
+        history.losses.append(value.item())
+        history.grad_norms.append(norm.item())
+        history.tokens += len(batch.targets)
+    history.seconds = time.perf_counter() - started
+    return history
+
+
+@torch.no_grad()
+def divergence(
+    student: nn.Module, data: Sequence[Example], told: Sequence[Tensor],
+    dtype: torch.dtype = torch.bfloat16,
+) -> list[float]:
+    """KL(teacher || student) per label token, in nats, the mean over each example."""
+    said = tell(student, data, dtype)
+    return [forward_kl(mine, theirs).item() for mine, theirs in zip(said, told, strict=True)]
+
+
+def answers(tokenizer, prompts: Sequence[str], completions: Sequence[str]) -> list[Example]:
+    """Examples of prompts with the teacher's own answers: the data of sequence-level distillation
+    (Kim & Rush 2016)."""
+    pairs = zip(prompts, completions, strict=True)
+    return [sft.render(tokenizer, prompt, completion) for prompt, completion in pairs]
+
+
+def cheapest_cut(
+    model: nn.Module, drop: int, examples: Sequence[Example], starts: Sequence[int],
+    dtype: torch.dtype = torch.bfloat16,
+) -> tuple[int, dict[int, float]]:
+    """Where a block of ``drop`` layers is missed least: (first layer of it, NLL by first layer).
+
+    Scores the unhealed model without layers i .. i + drop - 1 on ``examples``, for i in ``starts``.
+    """
+    layers, found = model.model.layers, {}
+    try:
+        for start in starts:
+            model.model.layers = nn.ModuleList([*layers[:start], *layers[start + drop :]])
+            model.config.num_hidden_layers = len(model.model.layers)
+            found[start] = sft.score(model, examples, dtype).mean_nll
+    finally:
+        model.model.layers, model.config.num_hidden_layers = layers, len(layers)
+    return min(found, key=found.get), found
+
+
+def _labels(examples: Sequence[Example]) -> list[int]:
+    return [len(e.ids) - e.prompt for e in examples]

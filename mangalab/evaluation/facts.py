@@ -1,12 +1,21 @@
 """Statements about catalogue titles in a reply, compared with the catalogue."""
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 from mangalab.data.assistant import Request
 from mangalab.data.catalogue import Title
 from mangalab.data.qa import normalise
-from mangalab.evaluation.mentions import NAME, Mention, fold, number, subject, titles, unknown_titles, without
+from mangalab.evaluation.mentions import (
+    NAME,
+    Mention,
+    fold,
+    number,
+    subject,
+    titles,
+    unknown_titles,
+    without,
+)
 
 COUNT = (
     r"\b(?P<n>\d+|(?:twenty|thirty|forty|fifty)(?:-\w+)?|[a-z]+)(?:[ -](?:large|calm|single|short))?"
@@ -14,17 +23,22 @@ COUNT = (
 )
 BY = rf"\b(?:by|from the (?:pen|hand) of)(?: the same \w+,)? (?P<who>{NAME}(?:,? and {NAME})?)"
 MADE = rf"(?P<who>{NAME}) (?:wrote|drew|made|created) (?:it|this)\b"
-OWNS = rf"(?P<who>{NAME})'s?(?:$)"
 WAS = rf"\b[Tt]hat was (?P<who>{NAME})"
 BESIDE = r"\b(?:also|known for|artist of|author of)\b[^.:;]*$"  # titles only referred to
 AUTHORED = (
     r"(?:written|drawn|made|created|illustrated|is|was|volumes?|books?|series|manga|story|\)|[\"!?]),?"
     r" ?$"
 )
-RUNS = r"\b(?:still (?:running|going|being)|it still runs|ongoing|not finished|unfinished|new volumes)\b"
+RUNS = (
+    r"\b(?:still (?:running|going|being)|it still runs|ongoing|not finished|unfinished|new volumes)\b"
+)
 DONE = r"\b(?:complete|completed|finished|has ended|ended|concluded|all published|closed)\b"
 NOT = r"(?:not|n't|never|nobody|no)\s+(?:\w+\s+)?$"
-BEGAN = r"\b(?:began|started|start(?:ing)? in|from|since|ran from)\b[^.;]{0,24}?\b(?P<year>19\d\d|20\d\d)\b"
+BEGAN = (
+    r"\b(?:began|started|start(?:ing)? in|from|since|ran from)\b[^.;]{0,24}?"
+    r"\b(?P<year>19\d\d|20\d\d)\b"
+)
+NO_COUNT = r"\b(?:under|limit|than|only|first)\s*$"  # "fewer than ten volumes" counts no title
 ENDED = r"\b(?:ended|finished|closed|concluded|done|to)\b(?: \w+)? ?(?P<year>19\d\d|20\d\d)\b"
 
 
@@ -38,10 +52,10 @@ def wrong(reply: str, request: Request) -> str | None:
     return next((why for check in checks for why in check(text, found)), None)
 
 
-def _authors(text: str, found: list[Mention]) -> Iterator[str]:
+def _authors(text: str, found: Sequence[Mention]) -> Iterator[str]:
     for pattern in (BY, MADE, WAS):
         for hit in re.finditer(pattern, text):
-            title = subject(found, hit.start(), text)
+            title = subject(found, hit.start())
             if title and (pattern != BY or _claims(text, hit, found)):
                 yield from _strangers(hit["who"], title)
     for mention in found:
@@ -50,11 +64,13 @@ def _authors(text: str, found: list[Mention]) -> Iterator[str]:
             yield from _strangers(owner[1], mention.title)
 
 
-def _claims(text: str, hit: re.Match, found: list[Mention]) -> bool:
+def _claims(text: str, hit: re.Match, found: Sequence[Mention]) -> bool:
     """Whether "by X" says who made a title: not "tortured by X", not "by the same artist"."""
-    before = text[: hit.start()]
-    follows = any(re.fullmatch(r"[\s,!.?]*", text[m.end : hit.start()]) for m in found if m.end <= len(before))
-    return (follows or bool(re.search(AUTHORED, before))) and "same" not in text[hit.start() : hit.start("who")]
+    here = hit.start()
+    gaps = (text[m.end : here] for m in found if m.end <= here)
+    follows = any(re.fullmatch(r"[\s,!.?]*", gap) for gap in gaps)
+    makes = follows or re.search(AUTHORED, text[:here])
+    return bool(makes) and "same" not in text[here : hit.start("who")]
 
 
 def _strangers(who: str, title: Title) -> Iterator[str]:
@@ -68,10 +84,10 @@ def _strangers(who: str, title: Title) -> Iterator[str]:
             yield f"{title.title} is by {title.author}, not by {name}"
 
 
-def _volumes(text: str, found: list[Mention]) -> Iterator[str]:
+def _volumes(text: str, found: Sequence[Mention]) -> Iterator[str]:
     for hit in re.finditer(COUNT, without(text, found)):
-        n, title = number(hit["n"]), subject(found, hit.start(), text)
-        if n is None or title is None or re.search(r"\b(?:under|limit|than|only|first)\s*$", text[: hit.start()]):
+        n, title = number(hit["n"]), subject(found, hit.start())
+        if n is None or title is None or re.search(NO_COUNT, text[: hit.start()]):
             continue
         complete = re.search(DONE, text[max(0, hit.start() - 30) : hit.end() + 20])
         if title.volumes is None and complete:
@@ -80,19 +96,19 @@ def _volumes(text: str, found: list[Mention]) -> Iterator[str]:
             yield f"{title.title} has {title.volumes} volumes, not {n}"
 
 
-def _status(text: str, found: list[Mention]) -> Iterator[str]:
+def _status(text: str, found: Sequence[Mention]) -> Iterator[str]:
     for pattern, runs in ((RUNS, True), (DONE, False)):
         for hit in re.finditer(pattern, text, re.IGNORECASE):
             denied = bool(re.search(NOT, text[: hit.start()]))
-            title = subject(found, hit.start(), text)
+            title = subject(found, hit.start())
             if title and not (denied and runs) and (title.volumes is None) != (runs != denied):
                 yield f"{title.title} is {'finished' if title.volumes else 'not finished'}"
 
 
-def _years(text: str, found: list[Mention]) -> Iterator[str]:
+def _years(text: str, found: Sequence[Mention]) -> Iterator[str]:
     for pattern, field in ((BEGAN, "year"), (ENDED, "end_year")):
         for hit in re.finditer(pattern, text):
-            title = subject(found, hit.start(), text)
+            title = subject(found, hit.start())
             right = title and getattr(title, field)
             if right and int(hit["year"]) != right:
                 yield f"{title.title}: {right}, not {hit['year']}"

@@ -2,9 +2,9 @@
 
 import re
 import unicodedata
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, lru_cache
 
 from mangalab.data import catalogue
 from mangalab.data.catalogue import Title
@@ -21,7 +21,8 @@ ADVISED = (
 # what is said of a thing on sale and of hardly anything else
 SOLD = (
     rf"(?: by {WORD} {WORD}|,? (?:is |are |has |in )?(?:complete|finished|ongoing)\b"
-    r"|,? (?:has |in |is )?(?:complete in )?(?:\w+|\d+)[ -]volumes?\b| is (?:what you|the obvious|a gentle))"
+    r"|,? (?:has |in |is )?(?:complete in )?(?:\w+|\d+)[ -]volumes?\b"
+    r"| is (?:what you|the obvious|a gentle))"
 )
 UNITS = (
     "zero one two three four five six seven eight nine ten eleven twelve thirteen fourteen fifteen "
@@ -56,19 +57,17 @@ def fold(text: str) -> str:
     return "".join(unicodedata.normalize("NFD", c)[0] for c in text)
 
 
-def titles(text: str) -> list[Mention]:
-    """Catalogue titles in the order in which they occur; the longest name wins where two overlap."""
+@lru_cache(maxsize=4096)
+def titles(text: str) -> tuple[Mention, ...]:
+    """Catalogue titles in the order in which they occur; the longest name wins at each place."""
     text = fold(text)
-    found: list[Mention] = []
-    taken = [False] * len(text)
-    for name, title in _names():
-        for hit in re.finditer(rf"(?<!\w)(?:{re.escape(name)}|{re.escape(name.upper())})(?!\w)", text):
-            alone = name in ENGLISH and not _named(text, hit.start(), hit.end())
-            alone |= bool(re.search(INSIDE, text[: hit.start()]))
-            if not any(taken[hit.start() : hit.end()]) and not alone:
-                taken[hit.start() : hit.end()] = [True] * (hit.end() - hit.start())
-                found.append(Mention(title, hit.start(), hit.end()))
-    return sorted(found, key=lambda mention: mention.start)
+    names, pattern = _names()
+    found = []
+    for hit in pattern.finditer(text):
+        word = hit[0] in ENGLISH and not _named(text, hit.start(), hit.end())
+        if not word and not re.search(INSIDE, text[: hit.start()]):
+            found.append(Mention(names[hit[0]], hit.start(), hit.end()))
+    return tuple(found)
 
 
 def _named(text: str, start: int, end: int) -> bool:
@@ -78,8 +77,8 @@ def _named(text: str, start: int, end: int) -> bool:
 
 
 @cache
-def _names() -> tuple[tuple[str, Title], ...]:
-    """Every way to write a title, the longest first; a short form must belong to one title."""
+def _names() -> tuple[dict[str, Title], re.Pattern]:
+    """Every way to write a title, and a pattern of all; a short form must belong to one title."""
     found: dict[str, Title] = {}
     short: dict[str, set[Title]] = {}
     for title in catalogue.load():
@@ -93,7 +92,9 @@ def _names() -> tuple[tuple[str, Title], ...]:
             found.setdefault(name, *owners)
     for alias, title_id in ALIASES.items():
         found.setdefault(alias, catalogue.by_id(title_id))
-    return tuple(sorted(found.items(), key=lambda item: -len(item[0])))
+    found |= {name.upper(): title for name, title in found.items() if name not in ENGLISH}
+    longest_first = sorted(found, key=len, reverse=True)
+    return found, re.compile(rf"(?<!\w)(?:{'|'.join(map(re.escape, longest_first))})(?!\w)")
 
 
 ALIASES = {"Iruma-kun": "welcome-to-demon-school-iruma-kun"}
@@ -121,8 +122,8 @@ def _candidates(text: str) -> Iterator[tuple[int, int, bool]]:
     for hit in re.finditer(rf'"({PHRASE})[.,!?]?"', text):
         yield hit.start(1), hit.end(1), False
     for hit in re.finditer(rf"(?<![\w']){PHRASE}(?={SOLD})", text):
-        start = hit.start() + len(re.match(r"(?:Try |Take |Read |Not |Yes |Then |Start with )?", hit[0])[0])
-        yield start, hit.end(), True
+        lead = re.match(r"(?:Try |Take |Read |Not |Yes |Then |Start with )?", hit[0])
+        yield hit.start() + lead.end(), hit.end(), True
     for hit in re.finditer(rf"(?:^|[.!?] )({PHRASE})[!?]*(?=,? (?:is|has|tells|follows|and)\b)", text):
         if " " in hit[1]:
             yield hit.start(1), hit.end(1), False
@@ -134,8 +135,9 @@ def _candidates(text: str) -> Iterator[tuple[int, int, bool]]:
 
 def _denied(text: str, start: int, end: int) -> bool:
     sentence = text[text.rfind(".", 0, start) + 1 : (text + ".").find(".", end)]
+    sold = r"catalogue|have|carry|find|stock"
     denial = r"\b(?:not|nothing|no such|couldn't|could not|don't|do not|isn't|never)\b"
-    return bool(re.search(denial, sentence)) and bool(re.search(r"catalogue|have|carry|find|stock", sentence))
+    return bool(re.search(denial, sentence)) and bool(re.search(sold, sentence))
 
 
 @cache
@@ -150,7 +152,7 @@ def _words(people: frozenset[str]) -> frozenset[str]:
     return frozenset(word for name in people for word in name.split() if len(word) > 3)
 
 
-def subject(mentions: list[Mention], position: int, text: str) -> Title | None:
+def subject(mentions: Sequence[Mention], position: int) -> Title | None:
     """The title that a remark at ``position`` is about: the last one before it, else the next."""
     before = [m for m in mentions if m.start <= position]
     after = [m for m in mentions if m.start > position]
@@ -168,7 +170,7 @@ def number(word: str) -> int | None:
     return NUMBERS[tens] + (NUMBERS[unit] if unit else 0)
 
 
-def without(text: str, mentions: list[Mention]) -> str:
+def without(text: str, mentions: Sequence[Mention]) -> str:
     """The text with the titles blanked out, positions kept."""
     for m in mentions:
         text = text[: m.start] + " " * (m.end - m.start) + text[m.end :]

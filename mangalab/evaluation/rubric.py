@@ -113,11 +113,15 @@ def possible(needs: Needs) -> bool:
     return any(needs.fits(t) for t in catalogue.load())
 
 
+# before and after a title that the reply names without offering it
+NOT_THIS = (
+    r"\b(?:[Nn]ot|[Rr]ather than|[Ii]nstead of|[Ll]ike|[Aa]fter|[Ss]ince you own|[Ii]f|keep|leave) "
+    r"(?:\w+ )?$"
+)
 PUT_ASIDE = (
-    r"(?:\b(?:[Nn]ot|[Rr]ather than|[Ii]nstead of|[Ll]ike|[Aa]fter|[Ss]ince you own|[Ii]f|keep|leave) (?:\w+ )?$",
-    r"^[^.;]{0,40}?(?:\bso no\b|\bnot for\b|\bis out\b|\bnot (?:yet|that)\b|\bwould be too\b|\btoo many\b"
-    r"|\bfor later\b|\bI'd (?:pick|take|wait)\b|\bis (?:already )?on your shelf\b"
-    r"|, (?:which|who) is older|\bis rated \d+ (?:here|with us)\b)|^\.\.\. no\b",
+    r"^[^.;]{0,40}?(?:\bso no\b|\bnot for\b|\bis out\b|\bnot (?:yet|that)\b|\bwould be too\b|"
+    r"\btoo many\b|\bfor later\b|\bI'd (?:pick|take|wait)\b|\bis (?:already )?on your shelf\b|"
+    r", (?:which|who) is older|\bis rated \d+ (?:here|with us)\b)"
 )
 
 
@@ -133,9 +137,9 @@ def recommended(reply: str, request: Request) -> list[Title]:
     return new or offered
 
 
-def _aside(text: str, mention: Mention, found: list[Mention]) -> bool:
+def _aside(text: str, mention: Mention, found: Sequence[Mention]) -> bool:
     before, after = text[: mention.start], without(text, found)[mention.end :]
-    return bool(re.search(PUT_ASIDE[0][3:], before) or re.search(PUT_ASIDE[1], after))
+    return bool(re.search(NOT_THIS, before) or re.search(PUT_ASIDE, after))
 
 
 # ------------------------------------------------------------------ how good the judge is

@@ -275,3 +275,27 @@ def test_stored_retriever_reads_what_was_written(tmp_path):
     torch.testing.assert_close(found.scores("tuned", "test").diagonal(), torch.ones(4))
     with pytest.raises(ValueError, match="no stage 'best'"):
         found.scores("best", "test")
+
+
+def test_measures_of_the_page_equal_trec_eval_on_the_real_queries():
+    """The page's run format: a score for each title, as a torch tensor, against the real judgments."""
+    pytrec_eval = pytest.importorskip("pytrec_eval")
+    from mangalab.data import catalogue, retrieval
+    from mangalab.evaluation import retrieval as metrics
+    from mangalab.evaluation.lexical import bm25
+
+    titles = sorted(catalogue.load(), key=lambda t: t.id, reverse=True)  # trec_eval's order of ties
+    asked = retrieval.queries("validation")
+    words = bm25([q.text for q in asked], [retrieval.document(t) for t in titles])
+    judged = retrieval.judgments("validation")
+    grades = torch.tensor([[judged[q.id].get(t.id, 0) for t in titles] for q in asked])
+    for scores in (torch.tensor(words, dtype=torch.float32), some(*grades.shape) + grades):
+        run = {q.id: {t.id: float(s) for t, s in zip(titles, row, strict=True)}
+               for q, row in zip(asked, scores, strict=True)}
+        gains = {q: {t: 2**g - 1 for t, g in found.items()} for q, found in judged.items()}
+        ndcg = pytrec_eval.RelevanceEvaluator(gains, {"ndcg_cut.10"}).evaluate(run)
+        recall = pytrec_eval.RelevanceEvaluator(judged, {"recall.3"}, relevance_level=2).evaluate(run)
+        ours = metrics.ndcg(scores, grades), metrics.recall(scores, grades, 3)
+        assert ours[0].tolist() == pytest.approx([ndcg[q.id]["ndcg_cut_10"] for q in asked])
+        assert ours[1].tolist() == pytest.approx([recall[q.id]["recall_3"] for q in asked])
+        assert 0.1 < ours[0].mean() < 0.9

@@ -4,6 +4,7 @@
 (written by hand). `labelled` gives replies that test the rubric of `mangalab.evaluation.rubric`.
 """
 
+import hashlib
 from dataclasses import dataclass
 from functools import cache
 
@@ -63,7 +64,13 @@ class Request:
     kind: str
     text: str
     needs: Needs
+    about: Title | None = None
     shelf: tuple[Title, ...] = ()
+
+    def prompt(self, grounded: bool = True) -> str:
+        """What the model reads: the shelf, one title a line, then the customer's words."""
+        lines = [shelf_line(title) for title in self.shelf] if grounded else []
+        return "\n".join([*lines, f"Customer: {self.text}"])
 
 
 @dataclass(frozen=True)
@@ -83,6 +90,64 @@ def labelled(part: str) -> tuple[Labelled, ...]:
     if part not in PARTS:
         raise ValueError(f"no part {part!r} of the labelled replies; there are {', '.join(PARTS)}")
     return tuple(_labelled(row) for row in read_rows("rubric_replies.tsv") if row["part"] == part)
+
+
+@cache
+def load(split: str) -> tuple[Request, ...]:
+    """Requests of "train", "validation" or "test", in file order."""
+    if split not in SPLITS:
+        raise ValueError(f"no split {split!r} of the requests; there are {', '.join(SPLITS)}")
+    return tuple(request(row) for row in read_rows(f"assistant_{split}.tsv"))
+
+
+@cache
+def logged() -> tuple[str, ...]:
+    """The imagined log's reply to each training request; some break the house rules on purpose."""
+    return tuple(row["reply"] for row in read_rows("assistant_train.tsv"))
+
+
+def request(row: dict[str, str]) -> Request:
+    """A request from a row, with the shelf that a search would have brought up."""
+    about = catalogue.by_id(row["about"]) if row["about"] else None
+    needs = parse_needs(row["needs"])
+    shelf = _shelf(row["text"], row["kind"], needs, about)
+    return Request(row["id"], row["kind"], row["text"], needs, about, shelf)
+
+
+def _shelf(text: str, kind: str, needs: Needs, about: Title | None) -> tuple[Title, ...]:
+    """Three titles in an order that the text decides: one or two fit, the others nearly do.
+
+    The title that is asked about is always there; support and chat get no shelf.
+    """
+    if kind in ("support", "chat"):
+        return ()
+    every = sorted(catalogue.load(), key=lambda t: _digest(f"{text}:{t.id}"))
+    if about:
+        found = [about, *[t for t in every if t != about][:2]]
+    else:
+        right = [t for t in every if needs.fits(t)]
+        near = [t for t in every if not needs.fits(t) and (not needs.genre or needs.genre in t.genres)]
+        rest = [t for t in every if not needs.fits(t) and t not in near]
+        right = right[: 1 + _digest(text) % 2]
+        found = (right + near[: 2 if len(right) == 1 and _digest(text) % 3 else 1] + rest)[:3]
+    return tuple(sorted(found, key=lambda t: _digest(f"{text}:place:{t.id}")))
+
+
+def shelf_line(title: Title) -> str:
+    """One title as the model sees it: name, authors, genres, state, rating."""
+    rating = "all ages" if title.age_rating == "all" else f"{title.age_rating}+"
+    return f"{title.title} | {title.author} | {', '.join(title.genres)} | {state(title)} | {rating}"
+
+
+def state(title: Title) -> str:
+    """ "complete in 12 volumes" or "still running"."""
+    if title.volumes is None:
+        return "still running"
+    return f"complete in {title.volumes} volume{'s' if title.volumes > 1 else ''}"
+
+
+def _digest(text: str) -> int:
+    return int(hashlib.sha256(text.encode("utf8")).hexdigest(), 16)
 
 
 def age(title: Title) -> int:

@@ -33,7 +33,7 @@ RUNS = (
     r"\b(?:still (?:running|going|being)|it still runs|ongoing|not finished|unfinished|new volumes)\b"
 )
 DONE = r"\b(?:complete|completed|finished|has ended|ended|concluded|all published|closed)\b"
-NOT = r"(?:not|n't|never|nobody|no)\s+(?:\w+\s+)?$"
+NOT = r"(?:\b(?:not|never|nobody|no)|n't)\s+(?:\w+\s+)?$"
 BEGAN = (
     r"\b(?:began|started|start(?:ing)? in|from|since|ran from)\b[^.;]{0,24}?"
     r"\b(?P<year>19\d\d|20\d\d)\b"
@@ -97,6 +97,7 @@ def _volumes(text: str, found: Sequence[Mention]) -> Iterator[str]:
 
 
 def _status(text: str, found: Sequence[Mention]) -> Iterator[str]:
+    text = without(text, found)  # "Case Closed" says nothing about an end
     for pattern, runs in ((RUNS, True), (DONE, False)):
         for hit in re.finditer(pattern, text, re.IGNORECASE):
             denied = bool(re.search(NOT, text[: hit.start()]))

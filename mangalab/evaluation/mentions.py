@@ -20,7 +20,7 @@ ADVISED = (
 )
 # what is said of a thing on sale and of hardly anything else
 SOLD = (
-    rf"(?: by {WORD} {WORD}|,? (?:is |are |has |in )?(?:complete|finished|ongoing)\b"
+    rf"(?: by {WORD}|,? (?:is |are |has |in )?(?:complete|finished|ongoing)\b"
     r"|,? (?:has |in |is )?(?:complete in )?(?:\w+|\d+)[ -]volumes?\b"
     r"| is (?:what you|the obvious|a gentle))"
 )
@@ -65,7 +65,8 @@ def titles(text: str) -> tuple[Mention, ...]:
     found = []
     for hit in pattern.finditer(text):
         word = hit[0] in ENGLISH and not _named(text, hit.start(), hit.end())
-        if not word and not re.search(INSIDE, text[: hit.start()]):
+        person = normalise(hit[0]) in _words(_people()) and _in_a_name(text, hit)
+        if not word and not person and not re.search(INSIDE, text[: hit.start()]):
             found.append(Mention(names[hit[0]], hit.start(), hit.end()))
     return tuple(found)
 
@@ -74,6 +75,13 @@ def _named(text: str, start: int, end: int) -> bool:
     """Whether an ordinary word stands where a title would: not just a capital at the start."""
     after = re.match(r'\s*(?:by\b|,|:|\(|\.|;|is\b|has\b|and\b|"|\'|ends\b|for\b|from\b|!)', text[end:])
     return bool(after) or not re.search(r"(?:^|[.!?:]\s)$", text[:start])
+
+
+def _in_a_name(text: str, hit: re.Match) -> bool:
+    """Whether the hit is part of an author's name: Akira in "Akira Toriyama"."""
+    after = re.match(r"\S+ \S+", text[hit.start() :].replace(",", " ").replace(".", " "))
+    before = re.search(r"\S+ \S+$", text[: hit.end()])
+    return any(pair and normalise(pair[0]) in _people() for pair in (after, before))
 
 
 @cache
@@ -108,12 +116,14 @@ def unknown_titles(text: str, spoken: str = "") -> Iterator[str]:
     """
     plain = fold(text)
     known, people = titles(text), _people()
+    plain_names = {w for name in people for w in name.split()} | {"and"}
     for start, end, certain in _candidates(plain):
         name = plain[start:end]
         inside = any(m.start < end and start < m.end for m in known)
         person = normalise(name) in people or (not certain and normalise(name) in _words(people))
+        person |= " and " in name and set(normalise(name).split()) <= plain_names
         heard = not certain and normalise(name) in normalise(spoken)
-        common = name.lower() in PLAIN or number(name) is not None
+        common = name.lower() in PLAIN or number(name) is not None or plain[:start].endswith("Oh! ")
         if not (inside or person or heard or common or _denied(plain, start, end)):
             yield name
 

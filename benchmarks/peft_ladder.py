@@ -37,7 +37,8 @@ def main() -> None:
         text = start if kind in ("prompt", "prefix") else ()
         cells = []
         for lr in GRID[kind]:
-            tuned = Tuned(model, EditedLlama(model, dtype), Rung(kind, start=text, tokens=len(start)), 100)
+            rung = Rung(kind, start=text, tokens=len(start))
+            tuned = Tuned(model, EditedLlama(model, dtype), rung, 100)
             config = sft.SFTConfig(lr=lr, epochs=1, batch_size=args.batch, seed=100)
             history = fit(tuned, train, config)
             loss = sum(score(tuned.engine, valid)) / len(valid)

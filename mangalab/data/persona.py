@@ -65,7 +65,8 @@ def train_titles() -> tuple[str, ...]:
     written = " ".join(f"{d.prompt} {d.answer}" for s in SPLITS[1:] for d in _by_hand(s)).casefold()
     return tuple(
         t.title for t in catalogue.load()
-        if re.fullmatch(r"[A-Za-z0-9 ]{1,14}", t.title) and t.title.casefold() not in written)
+        if re.fullmatch(r"[A-Za-z0-9 ]{1,14}", t.title) and t.title.casefold() not in written
+        and not FIRST_PERSON & set(t.title.casefold().split()))
 
 
 def _is_one_sentence(middle: str) -> bool:

@@ -274,3 +274,20 @@ def score(engine: LeanLlama, examples: Sequence[Example], chunk: int = 32) -> li
         for i, piece in zip(rows, losses.split(sizes), strict=True):
             found[i] = piece.mean().item()
     return found
+
+
+@torch.no_grad()
+def speak(model: nn.Module, tokenizer, prompts: Sequence[Sequence[int]], new_tokens: int) -> list[str]:
+    """Greedy answers to prompts of token ids; prompts of one length share a batch, so that nothing
+    is padded and every rung sees the positions that it was trained with."""
+    answers, device = [""] * len(prompts), next(model.parameters()).device
+    for length in sorted({len(p) for p in prompts}):
+        rows = [i for i, p in enumerate(prompts) if len(p) == length]
+        ids = torch.tensor([list(prompts[i]) for i in rows], device=device)
+        out = model.generate(
+            input_ids=ids, attention_mask=torch.ones_like(ids), max_new_tokens=new_tokens,
+            do_sample=False, pad_token_id=tokenizer.pad_token_id, eos_token_id=tokenizer.eos_token_id)
+        out = out[:, length:] if out[:, :length].equal(ids) else out
+        for i, text in zip(rows, tokenizer.batch_decode(out, skip_special_tokens=True), strict=True):
+            answers[i] = text.strip()
+    return answers

@@ -1,4 +1,4 @@
-"""The step sizes of chapter 11: every rung at three step sizes, judged on the validation dialogues.
+"""The step sizes of chapter 11: every rung at four step sizes, judged on the validation dialogues.
 
     python benchmarks/peft_ladder.py [--only prompt lora]
 
@@ -16,15 +16,16 @@ from mangalab.training import sft
 from mangalab.training.peft_ladder import Rung, Tuned, fit, score
 from mangalab.training.soft_prompt import EditedLlama
 
-GRID = {"prompt": (0.01, 0.03, 0.1), "p-tuning": (1e-3, 3e-3, 1e-2), "prefix": (3e-3, 1e-2, 3e-2),
-        "ia3": (1e-2, 3e-2, 0.1), "bitfit": (3e-3, 1e-2, 3e-2), "houlsby": (1e-3, 3e-3, 1e-2),
-        "lora": (1e-3, 3e-3, 1e-2), "full": (3e-5, 1e-4, 3e-4)}
+GRID = {"prompt": (0.01, 0.03, 0.1, 0.3), "p-tuning": (3e-3, 1e-2, 3e-2, 1e-1),
+        "prefix": (3e-3, 1e-2, 3e-2, 1e-1), "ia3": (3e-3, 1e-2, 3e-2, 1e-1),
+        "bitfit": (1e-3, 3e-3, 1e-2, 3e-2), "houlsby": (3e-4, 1e-3, 3e-3, 1e-2),
+        "lora": (3e-4, 1e-3, 3e-3, 1e-2), "full": (3e-5, 1e-4, 3e-4, 1e-3)}
 
 
 def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("--only", nargs="*", default=list(GRID))
-    parser.add_argument("--n", type=int, default=96)
+    parser.add_argument("--n", type=int, default=64)
     parser.add_argument("--batch", type=int, default=4)
     args = parser.parse_args()
     dtype, reason = choose_dtype("cpu")

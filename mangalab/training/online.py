@@ -1,0 +1,89 @@
+"""Learning online: RLOO on the policy's own samples, with a price on leaving the reference."""
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor, nn
+
+from .llama import LeanLlama
+from .preference import reference_logps, sequence_logps, trainable, update
+from .sampling import Reply, Sampler
+from .sft import Example, SFTConfig, prepare
+
+
+@dataclass(frozen=True)
+class RLOOConfig(SFTConfig):
+    """``steps`` updates of ``batch_size`` prompts with ``samples`` replies each; ``beta`` prices KL."""
+
+    steps: int = 20
+    samples: int = 4
+    beta: float = 0.05
+    max_new_tokens: int = 48
+    temperature: float = 1.0
+
+
+@dataclass
+class RLOOHistory:
+    """For each step: mean reward, mean KL from the reference (nats a reply), mean tokens."""
+
+    rewards: list[float] = field(default_factory=list)
+    kls: list[float] = field(default_factory=list)
+    lengths: list[float] = field(default_factory=list)
+    seconds: float = 0.0
+
+
+def advantages(rewards: Tensor) -> Tensor:
+    """Reward minus the mean of the other samples of the same prompt, (prompts, k): Ahmadian 2024."""
+    k = rewards.shape[1]
+    return (rewards - rewards.mean(1, keepdim=True)) * (k / (k - 1))
+
+
+def rloo(
+    model: nn.Module, sampler: Sampler, prompts: Sequence[str],
+    reward: Callable[[list[int], list[Reply]], Sequence[float]], config: RLOOConfig,
+    dtype: torch.dtype = torch.bfloat16,
+) -> RLOOHistory:
+    """REINFORCE with a leave-one-out baseline on ``reward(rows of prompts, replies) - beta KL``."""
+    parameters, history = trainable(model), RLOOHistory()
+    optimizer = torch.optim.AdamW(parameters, lr=config.lr, weight_decay=config.weight_decay)
+    generator, started = torch.Generator().manual_seed(config.seed), time.perf_counter()
+    for number in range(config.steps):
+        drawn = torch.randperm(len(prompts), generator=generator)[: config.batch_size].tolist()
+        asked = [prompts[i] for i in drawn]
+        replies = sampler.follow(model).sample(
+            asked, config.max_new_tokens, config.temperature, seed=1000 * config.seed + number,
+            each=config.samples)
+        rows = [i for i in drawn for _ in range(config.samples)]
+        rewards = torch.tensor(reward(rows, replies), dtype=torch.float32)
+        examples = [sampler.example(prompts[i], r) for i, r in zip(rows, replies, strict=True)]
+        policy, reference = _logps(model, examples, dtype)
+        kl = policy.detach() - reference
+        total = advantages((rewards - config.beta * kl).view(-1, config.samples)).flatten()
+        update(-(total * policy).mean(), optimizer, parameters, number, config.steps, config)
+        history.rewards.append(rewards.mean().item())
+        history.kls.append(kl.mean().item())
+        history.lengths.append(sum(len(reply.ids) for reply in replies) / len(replies))
+    history.seconds = time.perf_counter() - started
+    return history
+
+
+def kl_from_reference(
+    model: nn.Module, sampler: Sampler, prompts: Sequence[str], replies: Sequence[Reply],
+    dtype: torch.dtype = torch.bfloat16,
+) -> torch.Tensor:
+    """log pi - log pi_ref of each reply, (n,); its mean over the policy's own samples estimates KL."""
+    examples = [sampler.example(p, r) for p, r in zip(prompts, replies, strict=True)]
+    with torch.no_grad():
+        policy, reference = _logps(model, examples, dtype)
+    return policy - reference
+
+
+def _logps(
+    model: nn.Module, examples: list[Example], dtype: torch.dtype
+) -> tuple[torch.Tensor, torch.Tensor]:
+    engine = LeanLlama(model, dtype)
+    data = prepare(engine, examples)
+    policy = sequence_logps(engine, data, range(len(examples)))
+    return policy, reference_logps(model, data, engine.first, dtype)

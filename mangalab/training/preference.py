@@ -1,0 +1,240 @@
+"""Learning from pairs of replies: Bradley-Terry reward model, DPO, SimPO.
+
+The policy is a PEFT model whose base is the SFT model, so the reference is the same model with its
+adapter off and costs no second copy. Its log-probabilities never change and are computed once; the
+frozen layers below the adapters run once too (``sft.prepare``). ``benchmarks/preference.py`` has the
+times beside TRL's.
+"""
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from .llama import Batch, LeanLlama, pack
+from .sft import Example, Prepared, SFTConfig, learning_rate, prepare, render
+
+LOSSES = ("dpo", "simpo")
+
+
+@dataclass(frozen=True)
+class Pair:
+    """Two replies to a prompt, the preferred one first."""
+
+    prompt: str
+    chosen: str
+    rejected: str
+
+
+@dataclass(frozen=True)
+class PreferenceConfig(SFTConfig):
+    """Adds to the optimiser's settings: ``beta``, the loss, and SimPO's target margin ``gamma``."""
+
+    beta: float = 0.1
+    loss: str = "dpo"
+    gamma: float = 0.5
+
+    def __post_init__(self):
+        super().__post_init__()
+        if self.loss not in LOSSES or self.beta <= 0:
+            raise ValueError(f"loss {self.loss!r}, beta {self.beta}: {' or '.join(LOSSES)}, beta > 0")
+
+
+@dataclass
+class Pairs:
+    """Examples of the chosen replies, then of the rejected ones, with the reference's log-probs."""
+
+    data: Prepared
+    reference: Tensor  # (2 n,)
+
+    def __len__(self) -> int:
+        return len(self.data.examples) // 2
+
+    def rows(self, pairs: Sequence[int]) -> list[int]:
+        """Rows of the chosen replies of ``pairs``, then of the rejected ones."""
+        return [*pairs, *(i + len(self) for i in pairs)]
+
+
+@dataclass
+class PreferenceHistory:
+    """For each step: loss, implicit reward margin, share of pairs in the right order; seconds."""
+
+    losses: list[float] = field(default_factory=list)
+    margins: list[float] = field(default_factory=list)
+    accuracies: list[float] = field(default_factory=list)
+    seconds: float = 0.0
+
+
+# ---------------------------------------------------------------------------- losses
+def implicit_rewards(policy: Tensor, reference: Tensor, beta: float) -> Tensor:
+    """beta * log(pi / pi_ref) of each reply (Rafailov et al. 2023, equation 5, up to a constant)."""
+    return beta * (policy - reference)
+
+
+def dpo_loss(policy: Tensor, reference: Tensor, beta: float) -> Tensor:
+    """Mean of -log sigmoid of the margin of implicit rewards; (2 n,) with the chosen replies first."""
+    chosen, rejected = implicit_rewards(policy, reference, beta).chunk(2)
+    return -F.logsigmoid(chosen - rejected).mean()
+
+
+def simpo_loss(policy: Tensor, lengths: Tensor, beta: float, gamma: float) -> Tensor:
+    """Meng et al. 2024: log-probs a token, no reference, a target margin ``gamma``."""
+    chosen, rejected = (policy / lengths).chunk(2)
+    return -F.logsigmoid(beta * (chosen - rejected) - gamma).mean()
+
+
+def bradley_terry_loss(rewards: Tensor) -> Tensor:
+    """-log sigmoid of the difference of rewards; (2 n,) with the chosen replies first."""
+    chosen, rejected = rewards.chunk(2)
+    return -F.logsigmoid(chosen - rejected).mean()
+
+
+# ---------------------------------------------------------------------------- log-probabilities
+def collate(data: Prepared, rows: Sequence[int], device: str = "cpu") -> tuple[Batch, Tensor | None]:
+    """Packed examples ``rows`` and their cached states."""
+    batch = pack([(data.examples[i].ids, data.examples[i].prompt) for i in rows], device=device)
+    return batch, torch.cat([data.bottoms[i] for i in rows]) if data.bottoms else None
+
+
+def sequence_logps(engine: LeanLlama, data: Prepared, rows: Sequence[int]) -> Tensor:
+    """Log-probability of each completion, summed over its tokens, (rows,)."""
+    batch, bottom = collate(data, rows)
+    losses = F.cross_entropy(engine.logits(batch, bottom), batch.targets, reduction="none")
+    owner = torch.repeat_interleave(torch.arange(len(rows)), label_counts(data, rows))
+    return -torch.zeros(len(rows)).index_add(0, owner, losses)
+
+
+def label_counts(data: Prepared, rows: Sequence[int]) -> Tensor:
+    """Completion tokens of each example."""
+    return torch.tensor([len(data.examples[i].ids) - data.examples[i].prompt for i in rows])
+
+
+@torch.no_grad()
+def all_logps(engine: LeanLlama, data: Prepared, chunk: int = 32) -> Tensor:
+    """:func:`sequence_logps` of all examples, without gradients."""
+    n = len(data.examples)
+    return torch.cat([
+        sequence_logps(engine, data, range(i, min(i + chunk, n))) for i in range(0, n, chunk)])
+
+
+def prepare_pairs(
+    model: nn.Module, tokenizer, pairs: Sequence[Pair], dtype: torch.dtype = torch.bfloat16
+) -> Pairs:
+    """Render pairs, cache states below the adapters, and the reference's log-probs, adapter off."""
+    examples = [render(tokenizer, p.prompt, p.chosen) for p in pairs]
+    examples += [render(tokenizer, p.prompt, p.rejected) for p in pairs]
+    engine = LeanLlama(model, dtype)
+    data = prepare(engine, examples)
+    return Pairs(data, reference_logps(model, data, engine.first, dtype))
+
+
+def reference_logps(model: nn.Module, data: Prepared, first: int, dtype: torch.dtype) -> Tensor:
+    """Log-probs under ``model`` with its adapter off, from states cached below layer ``first``."""
+    with model.disable_adapter():
+        engine = LeanLlama(model, dtype, training=False)
+        engine.first = first
+        return all_logps(engine, data)
+
+
+# ---------------------------------------------------------------------------- training on pairs
+def train_pairs(
+    model: nn.Module, pairs: Pairs, config: PreferenceConfig, dtype: torch.dtype = torch.bfloat16
+) -> PreferenceHistory:
+    """Minimise the DPO or SimPO loss; trains what requires gradients. Two replies a pair."""
+    engine, history = LeanLlama(model, dtype), PreferenceHistory()
+
+    def step(chosen: list[int]) -> Tensor:
+        rows = pairs.rows(chosen)
+        policy, reference = sequence_logps(engine, pairs.data, rows), pairs.reference[rows]
+        good, bad = implicit_rewards(policy.detach(), reference, config.beta).chunk(2)
+        history.margins.append((good - bad).mean().item())
+        history.accuracies.append((good > bad).float().mean().item())
+        if config.loss == "dpo":
+            return dpo_loss(policy, reference, config.beta)
+        return simpo_loss(policy, label_counts(pairs.data, rows), config.beta, config.gamma)
+
+    return _fit(trainable(model), len(pairs), config, step, history)
+
+
+def evaluate_pairs(model: nn.Module, pairs: Pairs, beta: float, dtype=torch.bfloat16) -> Tensor:
+    """Margin of implicit rewards of each pair, (n,); above 0 the model orders it rightly."""
+    policy = all_logps(LeanLlama(model, dtype), pairs.data)
+    chosen, rejected = implicit_rewards(policy, pairs.reference, beta).chunk(2)
+    return chosen - rejected
+
+
+class RewardModel:
+    """A linear head on the last token's state of ``model``, whose adapter trains with it."""
+
+    def __init__(self, model: nn.Module, dtype: torch.dtype = torch.bfloat16, seed: int = 0):
+        self.model, self.dtype = model, dtype
+        width = model.config.hidden_size
+        generator = torch.Generator().manual_seed(seed)
+        draw = torch.randn(width, generator=generator)
+        self.head = nn.Parameter(draw / width)
+
+    def rewards(self, engine: LeanLlama, data: Prepared, rows: Sequence[int]) -> Tensor:
+        """Reward of each prompt with its completion, (rows,); its origin means nothing."""
+        batch, bottom = collate(data, rows)
+        ends = torch.tensor([len(data.examples[i].ids) for i in rows]).cumsum(0) - 1
+        return engine.hidden(batch, bottom).index_select(0, ends).float() @ self.head
+
+    def train(self, pairs: Pairs, config: SFTConfig) -> PreferenceHistory:
+        """Minimise the Bradley-Terry loss (1952)."""
+        engine, history = LeanLlama(self.model, self.dtype), PreferenceHistory()
+
+        def step(chosen: list[int]) -> Tensor:
+            rewards = self.rewards(engine, pairs.data, pairs.rows(chosen))
+            good, bad = rewards.detach().chunk(2)
+            history.margins.append((good - bad).mean().item())
+            history.accuracies.append((good > bad).float().mean().item())
+            return bradley_terry_loss(rewards)
+
+        return _fit([*trainable(self.model), self.head], len(pairs), config, step, history)
+
+    @torch.no_grad()
+    def score(self, data: Prepared | Sequence[Example], chunk: int = 32) -> Tensor:
+        """Rewards of examples, (n,)."""
+        engine = LeanLlama(self.model, self.dtype)
+        data = data if isinstance(data, Prepared) else prepare(engine, data)
+        n = len(data.examples)
+        return torch.cat([
+            self.rewards(engine, data, range(i, min(i + chunk, n))) for i in range(0, n, chunk)])
+
+
+def trainable(model: nn.Module) -> list[nn.Parameter]:
+    """Parameters that require gradients."""
+    return [p for p in model.parameters() if p.requires_grad]
+
+
+def _fit(
+    parameters: list[nn.Parameter], n: int, config: SFTConfig, step: Callable[[list[int]], Tensor],
+    history: PreferenceHistory,
+) -> PreferenceHistory:
+    """AdamW on ``step(pairs)`` over shuffled batches; order and rates follow ``config`` alone."""
+    optimizer = torch.optim.AdamW(parameters, lr=config.lr, weight_decay=config.weight_decay)
+    generator = torch.Generator().manual_seed(config.seed)
+    orders = [torch.randperm(n, generator=generator).tolist() for _ in range(config.epochs)]
+    size, started = config.batch_size, time.perf_counter()
+    batches = [order[i : i + size] for order in orders for i in range(0, n, size)]
+    for number, batch in enumerate(batches):
+        history.losses.append(update(step(batch), optimizer, parameters, number, len(batches), config))
+    history.seconds = time.perf_counter() - started
+    return history
+
+
+def update(
+    loss: Tensor, optimizer: torch.optim.Optimizer, parameters: list[nn.Parameter], number: int,
+    steps: int, config: SFTConfig,
+) -> float:
+    """One clipped step at the rate of step ``number`` of ``steps``; returns the loss."""
+    for group in optimizer.param_groups:
+        group["lr"] = learning_rate(number, steps, config)
+    loss.backward()
+    nn.utils.clip_grad_norm_(parameters, config.clip)
+    optimizer.step()
+    optimizer.zero_grad(set_to_none=True)
+    return loss.item()

@@ -275,3 +275,32 @@ def test_json_holds_every_value_that_was_compared():
     loss = next(row for row in rows if row["key"] == "loss")
     assert (loss["old"], loss["new"], loss["outcome"], loss["kind"]) == (2.0, 9.0, "drift", "seed")
     assert told["counts"]["drift"] == 1 and told["exit_code"] == 1 and not told["ok"]
+
+
+TIMED = LIMITS.model_copy(update={"overrides": {
+    "05-x:claim 001-02": tolerances.Rule(kind="time", why="a planted timed claim")}})
+
+
+@pytest.mark.parametrize(
+    ("new", "edits", "outcome"),
+    [
+        ((9.0, 7.0, 12.0), {}, None),  # overlaps 5 to 8: no flip, although the words differ
+        ((20.0, 15.0, 25.0), {}, {"claim 001-02": "flip"}),
+        ((20.0, 15.0, 25.0), {"machine": "Slow CPU, 1 cores"}, {"claim 001-02": "unjudged"}),
+    ],
+)  # fmt: skip
+def test_a_timed_claim_flips_only_where_the_intervals_lie_apart(new, edits, outcome):
+    names = ("measured", "low", "high")
+    accepted, run = before(), changed(**edits)
+    accepted["claims"][1] |= dict(zip(names, (6.0, 5.0, 8.0), strict=True)) | {"n": 12}
+    run["claims"][1] |= dict(zip(names, new, strict=True)) | {"n": 12, "verdict": "inconclusive"}
+    found = against(run, TIMED, accepted)
+    rows = [(r.kind, r.outcome) for r in found.rows if r.key == "claim 001-02"]
+    if outcome is None:
+        assert rows == [("word", "within"), ("time", "within")] and not found.fails
+    else:
+        assert rows[0] == ("word", outcome["claim 001-02"])
+        assert found.fails == ("machine" not in edits)
+    # the same numbers of a claim that is no time: the word alone decides
+    plain = [r.outcome for r in against(run, accepted=accepted).rows if r.key == "claim 001-02"]
+    assert plain[0] == "flip"

@@ -6,7 +6,8 @@ from transformers import LlamaConfig, LlamaForCausalLM
 
 import mangalab  # noqa: F401  (sets the OpenMP policy before torch starts)
 from mangalab.evaluation.retention import answers, choice_examples
-from mangalab.training.sft import ALL_LINEAR, Example, LoRA, Scores, SFTConfig
+from mangalab.training.pace import _stepper, step_times
+from mangalab.training.sft import ALL_LINEAR, Example, LoRA, Scores, SFTConfig, attach
 from mangalab.training.study import Study
 
 CONFIG = SFTConfig(lr=1e-2, epochs=2, batch_size=4, seed=0)
@@ -82,3 +83,26 @@ def test_general_questions_take_the_likeliest_option():
     # summed, not mean: 1.0 nats in one token against 2 x 0.4 in two
     assert answers([Choice], examples, Scores([1.0, 0.4], [False, False])) == [True]
     assert answers([Choice], examples, Scores([0.7, 0.4], [False, False])) == [False]
+
+
+def test_paces_of_two_adapters_are_taken_in_turns_and_leave_nothing(model, sets):
+    before = weights(model)
+    study = Study(model, sets, torch.float32)
+    thin, wide = (LoRA(r, 8, t, layers=(2,)) for r, t in ((1, ("q_proj",)), (64, ALL_LINEAR)))
+    found = step_times({"wide": (study, wide), "thin": (study, thin)}, CONFIG, rounds=4, block=2)
+    assert {name: len(t.milliseconds) for name, t in found.items()} == {"wide": 4, "thin": 4}
+    assert min(t.milliseconds.min() for t in found.values()) > 0
+    assert all(torch.equal(p, before[name]) for name, p in study.model.named_parameters())
+    assert not any("lora" in name for name, _ in study.model.named_parameters())
+
+
+def test_each_adapter_keeps_its_own_step(model, sets):
+    study = Study(model, sets, torch.float32)
+    both = attach(study.model, LoRA(2, 4, ("q_proj",), layers=(2,)), name="a")
+    first = _stepper(both, study, CONFIG)
+    both = attach(both, LoRA(2, 4, ("o_proj",), layers=(2,)), name="b")
+    old = {n: p.detach().clone() for n, p in both.named_parameters() if "lora_" in n}
+    first([0, 1])
+    moved = {n for n, p in both.named_parameters() if n in old and not torch.equal(p, old[n])}
+    assert moved and all(".a." in name for name in moved)  # b is active, a is trained
+    both.unload()

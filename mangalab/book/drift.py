@@ -112,7 +112,7 @@ class _Pair:
             if a and b and a.get("agrees") != b.get("agrees"):
                 yield from self._word(f"decision {key}, agrees with the scenario", a, b, "agrees")
         for key, a, b in self._both("claims"):
-            yield from self._word(f"claim {key}", a, b, "verdict")
+            yield from self._verdict(f"claim {key}", a, b)
             yield from self._measured(f"claim {key}", a, b, "measured", key in self.computed)
         for key, a, b in self._both("parameters"):
             yield self._plain(f"parameter {key}", "exact", a, b, a == b)
@@ -141,6 +141,16 @@ class _Pair:
         why = "the same inputs" if self.strict and not same else ""
         yield Row(key, "word", a.get(name), b.get(name), "same" if same else "flip", why)
 
+    def _verdict(self, key: str, a: dict | None, b: dict | None) -> Iterator[Row]:
+        """The word of a claim; on a time it flips only if the two intervals lie apart."""
+        for row in self._word(key, a, b, "verdict"):
+            if row.outcome == "flip" and self.limits.kind(self.chapter, key, b) == "time":
+                if not self.same_machine:
+                    row = replace(row, outcome="unjudged", detail="a time on another machine")
+                elif _overlap(a, b):
+                    row = replace(row, outcome="within", detail="a time; the two intervals overlap")
+            yield row
+
     def _measured(
         self, key: str, a: dict | None, b: dict | None, name: str, computed: bool = False
     ) -> Iterator[Row]:
@@ -156,7 +166,9 @@ class _Pair:
         if b.get("low") is None:
             entry["low"] = None
         kind = "exact" if computed else self.limits.kind(self.chapter, key, entry)
-        if kind == "time":
+        if kind == "time" and self.same_machine and _overlap(a, b):
+            yield Row(key, "time", old, new, "within", "the two intervals overlap")
+        elif kind == "time":
             yield self._time(key, old, new, 0.0)
         elif old == new and not (self.strict and a != b):
             yield Row(key, kind, old, new, "same", p=1.0 if _interval(a, b) else None)
@@ -267,6 +279,10 @@ def counts(drifts: list[Drift]) -> dict[str, int]:
 
 def _interval(a: dict, b: dict) -> bool:
     return all(entry.get(name) is not None for entry in (a, b) for name in ("low", "high"))
+
+
+def _overlap(a: dict, b: dict) -> bool:
+    return _interval(a, b) and a["low"] <= b["high"] and b["low"] <= a["high"]
 
 
 def _near(old: float, new: float, relative: float, floor: float) -> bool:

@@ -115,7 +115,7 @@ def request(row: dict[str, str]) -> Request:
 
 
 def _shelf(text: str, kind: str, needs: Needs, about: Title | None) -> tuple[Title, ...]:
-    """Three titles in an order that the text decides: one or two fit, the others nearly do.
+    """Two titles in an order that the text decides: one fits, the other nearly does.
 
     The title that is asked about is always there; support and chat get no shelf.
     """
@@ -123,13 +123,12 @@ def _shelf(text: str, kind: str, needs: Needs, about: Title | None) -> tuple[Tit
         return ()
     every = sorted(catalogue.load(), key=lambda t: _digest(f"{text}:{t.id}"))
     if about:
-        found = [about, *[t for t in every if t != about][:2]]
+        found = [about, next(t for t in every if t != about)]
     else:
         right = [t for t in every if needs.fits(t)]
         near = [t for t in every if not needs.fits(t) and (not needs.genre or needs.genre in t.genres)]
         rest = [t for t in every if not needs.fits(t) and t not in near]
-        right = right[: 1 + _digest(text) % 2]
-        found = (right + near[: 2 if len(right) == 1 and _digest(text) % 3 else 1] + rest)[:3]
+        found = [*right[:1], *(near + rest)[:1]]
     return tuple(sorted(found, key=lambda t: _digest(f"{text}:place:{t.id}")))
 
 

@@ -141,6 +141,9 @@ def test_training_orders_the_pairs_and_leaves_the_reference_alone(loss):
     assert history.losses[-1] < history.losses[0] / 2
     assert (preference.evaluate_pairs(model, pairs, 0.5, torch.float32) > 0).all()
     assert torch.allclose(some_pairs(model).reference, before, atol=1e-5)
+    preference.restart(model, seed=1)
+    again = preference.train_pairs(model, pairs, config, torch.float32)
+    assert again.losses == history.losses  # the same start, so the same run
 
 
 def test_configurations_refuse_what_does_not_exist():

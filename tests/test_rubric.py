@@ -107,6 +107,14 @@ def test_naming_nothing_is_an_issue_only_where_something_fits():
     assert checks("I am sorry.", ask(kind="info")) == []
 
 
+def test_an_answer_speaks_of_the_title_that_was_asked_about():
+    info = Request("x", "info", "volumes of uzumaki?", parse_needs(""), catalogue.by_id("uzumaki"))
+    assert checks("It is complete in 3 volumes.", info) == [] == checks("By Junji Ito.", info)
+    assert checks("I am happy to help.", info) == ["constraint"]
+    assert checks("It is complete in 4 volumes.", info) == ["fact"]
+    assert list(unknown_titles("A match: comedy, Psychological, complete in 3 volumes.")) == []
+
+
 def test_length_spoiler_tone():
     info = ask(kind="info")
     assert checks(" ".join(["word"] * 61), info) == ["length"] == checks("", info)

@@ -47,7 +47,8 @@ def wrong(reply: str, request: Request) -> str | None:
     text = fold(reply)
     found = [m for m in titles(text) if not re.search(BESIDE, text[: m.start])]
     if not found and next(unknown_titles(reply, request.text), None) is None:
-        found = [Mention(m.title, 0, 0) for m in titles(request.text)]
+        asked = [request.about] if request.about else [m.title for m in titles(request.text)]
+        found = [Mention(title, 0, 0) for title in asked]
     checks = (_authors, _volumes, _status, _years)
     return next((why for check in checks for why in check(text, found)), None)
 

@@ -124,6 +124,7 @@ def unknown_titles(text: str, spoken: str = "") -> Iterator[str]:
         person |= " and " in name and set(normalise(name).split()) <= plain_names
         heard = not certain and normalise(name) in normalise(spoken)
         common = name.lower() in PLAIN or number(name) is not None or plain[:start].endswith("Oh! ")
+        common |= name.lower() in _genres()
         if not (inside or person or heard or common or _denied(plain, start, end)):
             yield name
 
@@ -155,6 +156,12 @@ def _people() -> frozenset[str]:
     """Authors in both orders of their names, normalised."""
     names = {name for title in catalogue.load() for name in title.authors}
     return frozenset(normalise(n) for name in names for n in (name, " ".join(reversed(name.split()))))
+
+
+@cache
+def _genres() -> frozenset[str]:
+    """Genres and their words, lower case: "Sci-Fi" is no title."""
+    return frozenset(genre.lower() for title in catalogue.load() for genre in title.genres)
 
 
 @cache

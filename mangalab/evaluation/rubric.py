@@ -13,6 +13,7 @@ from functools import cache
 from mangalab.data import catalogue
 from mangalab.data.assistant import CHECKS, Labelled, Needs, Request
 from mangalab.data.catalogue import Title
+from mangalab.data.qa import normalise
 from mangalab.evaluation import cues, facts
 from mangalab.evaluation.intervals import Interval, wilson
 from mangalab.evaluation.mentions import Mention, fold, titles, unknown_titles, without
@@ -49,7 +50,12 @@ def fact(reply: str, request: Request) -> str | None:
 
 
 def constraint(reply: str, request: Request) -> str | None:
-    """A title breaks what was asked for, or none is named although one was asked for."""
+    """A title breaks what was asked for, or none is named although one was asked for.
+
+    An answer about a title (``request.about``) has to name it, its authors or a number.
+    """
+    if request.kind == "info" and request.about:
+        return None if _speaks_of(reply, request.about) else f"says nothing of {request.about.title}"
     if request.kind != "recommend":
         return None
     named = recommended(reply, request)
@@ -58,6 +64,12 @@ def constraint(reply: str, request: Request) -> str | None:
         return breach
     silent = not cues.hands_over(reply) and not re.search(JAPANESE, reply) and possible(request.needs)
     return "no title is named" if silent else None
+
+
+def _speaks_of(reply: str, title: Title) -> bool:
+    said = normalise(reply)
+    named = any(normalise(author).split()[-1] in said for author in title.authors)
+    return named or any(m.title == title for m in titles(reply)) or bool(re.search(r"\d", reply))
 
 
 def age(reply: str, request: Request) -> str | None:

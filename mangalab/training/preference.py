@@ -15,7 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from .llama import Batch, LeanLlama, pack
-from .sft import Example, Prepared, SFTConfig, learning_rate, prepare, render
+from .sft import Example, Prepared, SFTConfig, _initialise, learning_rate, prepare, render
 
 LOSSES = ("dpo", "simpo")
 
@@ -137,6 +137,16 @@ def reference_logps(model: nn.Module, data: Prepared, first: int, dtype: torch.d
         engine = LeanLlama(model, dtype, training=False)
         engine.first = first
         return all_logps(engine, data)
+
+
+@torch.no_grad()
+def restart(model: nn.Module, seed: int, name: str = "default") -> nn.Module:
+    """Put the adapter back to its start, A drawn by ``seed`` and B zero: the reference again."""
+    _initialise(model, name, "zero", seed)
+    for key, weight in model.named_parameters():
+        if f"lora_B.{name}." in key:
+            weight.zero_()
+    return model
 
 
 # ---------------------------------------------------------------------------- training on pairs

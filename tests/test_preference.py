@@ -146,6 +146,11 @@ def test_training_orders_the_pairs_and_leaves_the_reference_alone(loss):
     assert again.losses == history.losses  # the same start, so the same run
 
 
+def test_no_pairs_says_what_to_do():
+    with pytest.raises(ValueError, match="sample more requests"):
+        preference.prepare_pairs(attach(tiny(), RANDOM), Letters(), [], torch.float32)
+
+
 def test_configurations_refuse_what_does_not_exist():
     with pytest.raises(ValueError, match="dpo or simpo"):
         PreferenceConfig(loss="ppo")
@@ -194,6 +199,23 @@ def test_a_sampler_follows_the_policy_merged():
     assert torch.allclose(sampler.follow(policy).model(ids).logits, policy(ids).logits, atol=1e-3)
     with pytest.raises(ValueError, match="unload its adapters"):
         Sampler(policy, Letters())
+
+
+def test_policies_share_the_layers_below_them_exactly():
+    base, prompts = tiny(), ["ab", "abcdefgh", "x"]
+    plain, sharing = (Sampler(base, Letters(), torch.float32, shared=n) for n in (0, 2))
+    policy = attach(base, LoRA(r=4, alpha=64, targets=ALL_LINEAR, layers=(2,), init="random"), seed=5)
+    first = [r.ids for r in sharing.sample(prompts, 8, 0)]
+    assert first == [r.ids for r in plain.sample(prompts, 8, 0)]
+    reads = []
+    hook = sharing.model.model.layers[0].register_forward_hook(lambda *_: reads.append(1))
+    again = [r.ids for r in sharing.follow(policy).sample(prompts, 8, 0)]
+    assert again == [r.ids for r in plain.follow(policy).sample(prompts, 8, 0)] != first
+    hook.remove()
+    assert len(reads) < 8  # no reading of the prompts below layer 2, only of new tokens
+    deep = attach(tiny(), LoRA(r=4, alpha=8, targets=ALL_LINEAR, layers=(1,)), seed=5)
+    with pytest.raises(ValueError, match=r"layers\.1.*below 2 are shared"):
+        sharing.follow(deep)
 
 
 def test_advantages_leave_one_out():

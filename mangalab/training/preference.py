@@ -124,6 +124,8 @@ def prepare_pairs(
     model: nn.Module, tokenizer, pairs: Sequence[Pair], dtype: torch.dtype = torch.bfloat16
 ) -> Pairs:
     """Render pairs, cache states below the adapters, and the reference's log-probs, adapter off."""
+    if not pairs:
+        raise ValueError("no pairs: every request's replies were equally good; sample more requests")
     examples = [render(tokenizer, p.prompt, p.chosen) for p in pairs]
     examples += [render(tokenizer, p.prompt, p.rejected) for p in pairs]
     engine = LeanLlama(model, dtype)

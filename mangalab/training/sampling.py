@@ -5,6 +5,7 @@ weights: this one drops a row when it ends and reads a copy in the fast precisio
 policy's adapters are merged.
 """
 
+import re
 from collections.abc import Sequence
 from copy import deepcopy
 from dataclasses import dataclass
@@ -13,6 +14,8 @@ import torch
 from torch import Tensor, nn
 
 from .sft import Example, render
+
+KEPT = 16  # groups of prompts whose lower states stay in memory, about 3 MB a prompt
 
 
 @dataclass(frozen=True)
@@ -25,13 +28,20 @@ class Reply:
 
 
 class Sampler:
-    """A copy of ``model`` in ``dtype`` that replies; :meth:`follow` takes over a policy's weights."""
+    """A copy of ``model`` in ``dtype`` that replies; :meth:`follow` takes over a policy's weights.
 
-    def __init__(self, model: nn.Module, tokenizer, dtype: torch.dtype = torch.bfloat16):
+    Where all policies leave the layers below ``shared`` alone, these read each group of prompts
+    once: several policies that answer the same prompts share that half of the work.
+    """
+
+    def __init__(
+        self, model: nn.Module, tokenizer, dtype: torch.dtype = torch.bfloat16, shared: int = 0
+    ):
         causal = model.get_base_model() if hasattr(model, "get_base_model") else model
         if any(hasattr(module, "lora_A") for module in causal.modules()):
             raise ValueError("a sampler copies a bare model: unload its adapters, then follow() them")
         self.model, self.tokenizer = deepcopy(causal).to(dtype).eval().requires_grad_(False), tokenizer
+        self.shared, self._kept = shared, {}
 
     @torch.no_grad()
     def follow(self, policy: nn.Module) -> "Sampler":
@@ -39,6 +49,9 @@ class Sampler:
         target = dict(self.model.named_modules())
         for name, module in policy.get_base_model().named_modules():
             if hasattr(module, "lora_A"):
+                if int(re.search(r"layers\.(\d+)", name)[1]) < self.shared:
+                    raise ValueError(
+                        f"{name} has an adapter, but layers below {self.shared} are shared")
                 key = module.active_adapters[0]
                 merged = module.base_layer.weight.float() + module.get_delta_weight(key).float()
                 target[name].weight.copy_(merged)
@@ -87,10 +100,13 @@ class Sampler:
         found: list[list[int]] = [[] for _ in range(len(heads) * each)]
         alive, cache = torch.arange(len(found)), DynamicCache()
         for step in range(steps):
-            out = self.model(
-                input_ids=ids, attention_mask=mask, position_ids=positions, past_key_values=cache,
-                use_cache=True, logits_to_keep=1)
-            logits = out.logits[:, -1].float()
+            if step == 0:
+                logits = self._read(tuple(map(tuple, heads)), ids, mask, positions, cache)
+            else:
+                logits = self.model(
+                    input_ids=ids, attention_mask=mask, position_ids=positions,
+                    past_key_values=cache, use_cache=True, logits_to_keep=1).logits
+            logits = logits[:, -1].float()
             if step == 0 and each > 1:
                 cache.batch_repeat_interleave(each)
                 logits, mask, positions = (
@@ -107,6 +123,33 @@ class Sampler:
             positions = positions[going][:, -1:] + 1
             mask = torch.cat([mask, mask.new_ones(len(going), 1)], 1)
         return found
+
+
+    def _read(self, key: tuple, ids: Tensor, mask: Tensor, positions: Tensor, cache) -> Tensor:
+        """Logits (n, 1, vocabulary) after the prompts; fills ``cache``."""
+        from transformers.masking_utils import create_causal_mask
+
+        core, config = self.model.model, self.model.config
+        if key not in self._kept:
+            x = core.embed_tokens(ids)
+            states = {
+                "attention_mask": create_causal_mask(
+                    config=config, inputs_embeds=x, attention_mask=mask, past_key_values=cache,
+                    position_ids=positions),
+                "position_embeddings": core.rotary_emb(x, position_ids=positions),
+                "position_ids": positions}
+            for layer in core.layers[: self.shared]:
+                x = layer(x, past_key_values=cache, use_cache=True, **states)
+            below = [(part.keys, part.values) for part in cache.layers[: self.shared]]
+            if self.shared and len(self._kept) < KEPT:
+                self._kept[key] = x, states, below
+        else:
+            x, states, below = self._kept[key]
+            for i, (keys, values) in enumerate(below):
+                cache.update(keys, values, i)
+        for layer in core.layers[self.shared :]:
+            x = layer(x, past_key_values=cache, use_cache=True, **states)
+        return self.model.lm_head(core.norm(x[:, -1:]))
 
 
 def _draw(logits: Tensor, temperature: float, generator: torch.Generator) -> Tensor:

@@ -270,5 +270,6 @@ CHECKS: dict[str, Callable[[], object]] = {
     "adapter_steps": lambda: e.steps(27_000, 128, 4),
     "adapter_pairs": lambda: 18_000 + 4_000 + 2_000 + 3_000,
     "recall_gate_noise": lambda: half_width(0.82, 500),
+    "escalation_needless": lambda: 100 * 0.97 * 0.08 / (0.97 * 0.08 + 0.03 * 0.92),
     "traffic_sum": lambda: 22 + 18 + 15 + 12 + 8 + 7 + 6 + 5 + 4 + 3,
 }

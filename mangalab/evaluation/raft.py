@@ -21,6 +21,8 @@ ROLES = ("right", "part", "abstain", "distractor", "side", "stale", "memory", "i
 UNITS = {"yen": "price", "¥": "price", "copies": "stock", "copy": "stock", "days": "delivery",
          "day": "delivery", "volumes": "volumes", "volume": "volumes", "books": "volumes"}
 NAMES = ("author", "magazine")
+NUMBER = re.compile(  # not the 35 of a name like Harukawa35
+    r"(¥)?\s?(?<!\w)(\d+)\s?(yen|¥|cop(?:y|ies)|days?|volumes?|books)?", re.IGNORECASE)
 ABSTAINS = re.compile(
     r"\b(can ?not|can't|could not|couldn't) (tell|say|determine|answer|be (determined|found|answered))|"
     r"\bnot (stated|given|listed|mentioned|provided|specified|available on)\b|"
@@ -124,7 +126,7 @@ def _numbers(text: str) -> list[tuple[str, str | None]]:
     text = re.sub(r"\b(sold out|out of stock)\b", "0 copies", text, flags=re.IGNORECASE)
     text = re.sub(r"(?<=\d),(?=\d{3}\b)", "", text)
     found = []
-    for match in re.finditer(r"(¥)?\s?(?<![\w+])(\d+)\s?(yen|¥|cop(?:y|ies)|days?|volumes?|books)?", text, re.I):
+    for match in NUMBER.finditer(text):
         unit = match.group(1) or (match.group(3) or "").lower()
         found.append((str(int(match.group(2))), UNITS.get(unit)))
     return found

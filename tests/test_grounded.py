@@ -141,4 +141,5 @@ def test_shared_states_train_like_fresh_ones():
         model = adapted.unload()
     assert losses[0] == pytest.approx(losses[1], abs=1e-5)
     with pytest.raises(ValueError, match="layer 2 is adapted, below first=3"):
-        grounded.Bottoms(sft.attach(model, sft.LoRA(2, 4, layers=(2,), init="random")), 3, torch.float32)
+        adapted = sft.attach(model, sft.LoRA(2, 4, layers=(2,), init="random"))
+        grounded.Bottoms(adapted, 3, torch.float32)

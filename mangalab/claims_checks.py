@@ -187,6 +187,7 @@ CHECKS: dict[str, Callable[[], object]] = {
     "ffn_width_70b": lambda: BIG.intermediate,
     "lora_v_shapes": lambda: [16, BIG.linears["v_proj"][0], BIG.linears["v_proj"][1], 16],
     "minilm_l6": lambda: SHAPES["all-MiniLM-L6-v2"].parameters,
+    "minilm_l6_mb": lambda: SHAPES["all-MiniLM-L6-v2"].parameters * 4 / 1e6,
     "distilbert": lambda: SHAPES["distilbert-base-uncased"].parameters,
     "distilbert_multilingual": lambda: SHAPES["distilbert-base-multilingual-cased"].parameters,
     # memory

@@ -14,11 +14,11 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from . import ranking
-from .classify import bottoms
 from .encoder import LeanEncoder, Packed, pool
 from .late import ABSENT
 
 HEADS = ("match", "pooled")
+TOGETHER = 16  # pairs in a batch without gradients: more of them leave the CPU's cache
 SEP = 102  # closes each of the two texts; the same in every uncased BERT vocabulary
 
 
@@ -131,10 +131,19 @@ def joint_maxsim(hidden: Tensor, batch: Packed) -> Tensor:
     return (best * asked).sum(1) / asked.sum(1)
 
 
+@torch.no_grad()
 def states(bert: nn.Module, pairs: Sequence[Sequence[int]], layers: int, dtype: torch.dtype):
     """What enters the first of the trained ``layers``, for every pair; None if all are trained."""
     encoder = PairEncoder(bert, len(bert.encoder.layer) - layers, dtype)
-    return bottoms(encoder, pairs) if encoder.first else None
+    device = encoder.embeddings.word_embeddings.weight.device.type
+    if not encoder.first:
+        return None
+    found: list[Tensor] = [torch.empty(0)] * len(pairs)
+    for cells in _in_order(pairs):
+        batch = Packed.of([pairs[i] for i in cells], device)
+        for cell, x in zip(cells, encoder.bottom(batch).split(batch.lengths.tolist()), strict=True):
+            found[cell] = x.clone()
+    return found
 
 
 def train(
@@ -148,7 +157,7 @@ def train(
     started = time.perf_counter()
     model = untrained(bert, config, dtype)
     encoder, (n, m) = model.encoder, grades.shape
-    cache = bottoms(encoder, pairs) if cache is None and encoder.first else cache
+    cache = cache or states(bert, pairs, config.layers, dtype)
     _centre(model, pairs, cache)
     grades, device = grades.float(), encoder.embeddings.word_embeddings.weight.device
     optimizer, schedule = _optimizer(model, config, config.epochs * -(-n // config.lists))
@@ -184,15 +193,19 @@ def _centre(model: CrossEncoder, pairs, cache) -> None:
 @torch.no_grad()
 def score(
     model: CrossEncoder, pairs: Sequence[Sequence[int]], cache: Sequence[Tensor] | None = None,
-    size: int = 64,
+    size: int = TOGETHER,
 ) -> Tensor:
     """Scores (n,) of pairs in their order, on CPU; like lengths share a batch."""
-    order = sorted(range(len(pairs)), key=lambda i: len(pairs[i]))
     found = torch.empty(len(pairs))
-    for start in range(0, len(order), size):
-        cells = order[start : start + size]
+    for cells in _in_order(pairs, size):
         found[cells] = _forward(model, pairs, cells, cache).float().cpu()
     return found
+
+
+def _in_order(pairs: Sequence[Sequence[int]], size: int = TOGETHER) -> list[list[int]]:
+    """Indices in batches of like lengths."""
+    order = sorted(range(len(pairs)), key=lambda i: len(pairs[i]))
+    return [order[start : start + size] for start in range(0, len(order), size)]
 
 
 def _forward(model: CrossEncoder, pairs, cells: Sequence[int], cache) -> Tensor:

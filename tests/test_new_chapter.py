@@ -19,7 +19,7 @@ sys.path.insert(0, str(ROOT / "tools"))
 
 import clean_notebooks
 
-NAME = "02-embedding-adapter"
+NAME = "97-embedding-adapter"  # a number that the book will not take
 HEADINGS = [
     "The scenario", "Mathematical foundations", "Inside the model", "Implementation", "Experiments",
     "Decision points", "Claims checked", "Production gates and monitoring", "Interview drill",
@@ -50,7 +50,8 @@ def test_a_new_chapter_runs_as_it_is_and_records_real_values(copy):
     assert (entry.title, entry.tier) == ("Embedding: an adapter", 2)
     after = (copy.root / "chapters.yml").read_text(encoding="utf8").splitlines()
     assert [line for line in before.splitlines() if line not in after] == []  # comments stay
-    assert [name for name in chapters.load(copy)] == sorted(chapters.load(copy))
+    entries = list(yaml.safe_load("\n".join(after)))  # `load` puts what a chapter needs before it
+    assert entries == sorted(entries)
     assert clean_notebooks.clean(copy.notebook(NAME), check=True)
     found = json.loads(copy.notebook(NAME).read_text(encoding="utf8"))
     lines = [line for cell in found["cells"] for line in "".join(cell["source"]).splitlines()]
@@ -78,9 +79,9 @@ def test_a_page_for_the_questions_where_the_contents_take_one(copy):
     call("new", NAME, "--title", "A")
     assert not page.exists()
     (copy.root / "_toc.yml").write_text("- glob: book/interview/[0-9]*\n", encoding="utf8")
-    call("new", "03-b", "--title", "B")
-    text = page.with_name("03-b.md").read_text(encoding="utf8")
-    assert "{interview-bank} 03-b" in text and "{chapter}`03 B`" in text
+    call("new", "96-b", "--title", "B")
+    text = page.with_name("96-b.md").read_text(encoding="utf8")
+    assert "{interview-bank} 96-b" in text and "{chapter}`96 B`" in text
 
 
 @pytest.mark.parametrize(

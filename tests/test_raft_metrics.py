@@ -48,7 +48,7 @@ def test_every_candidate_is_judged_as_its_own_role():
             assert judge.judge(candidate.text, case) == candidate.role, (q.id, candidate)
 
 
-# prediction, fields, values, right: labelled by hand before the check was written
+# prediction, fields, values, right: labelled by hand, after the check was written
 LABELLED = [
     ("929 yen", "price", "929 yen", True),
     ("It costs 929 yen.", "price", "929 yen", True),

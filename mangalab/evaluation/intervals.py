@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 
 import numpy as np
 from scipy import stats
@@ -105,10 +106,9 @@ def bootstrap_over_runs(
     if difference.ndim != 2 or min(difference.shape) < 2:
         raise ValueError(f"bootstrap_over_runs: shape {difference.shape}; need (runs, examples) >= 2")
     runs, examples = difference.shape
-    rng, draws = np.random.default_rng(seed), np.empty(resamples)
-    for i in range(resamples):
-        rows = rng.integers(0, runs, runs)
-        draws[i] = difference[rows].mean(0)[rng.integers(0, examples, examples)].mean()
+    drawn_runs = _draw_counts(runs, resamples, seed, stream=0)
+    sums = _draw_counts(examples, resamples, seed, stream=1) @ difference.T  # (resamples, runs)
+    draws = (drawn_runs * sums).sum(1) / difference.size
     low, high = np.quantile(draws, [(1 - CONFIDENCE) / 2, (1 + CONFIDENCE) / 2])
     label = f"paired bootstrap over {runs} seeds and {examples} examples"
     return Interval(float(difference.mean()), float(low), float(high), examples, label)
@@ -132,6 +132,22 @@ def verdict(low: float, high: float, higher_is_better: bool = True) -> str:
     if np.isnan(low) or np.isnan(high) or low <= 0 <= high:
         return "no difference shown"
     return "better" if (low > 0) == higher_is_better else "worse"
+
+
+@lru_cache(maxsize=16)
+def _packed_counts(n: int, resamples: int, seed: int, stream: int) -> np.ndarray:
+    rng = np.random.default_rng([seed, stream])
+    index = rng.integers(0, n, (resamples, n)) + np.arange(resamples)[:, None] * n
+    counts = np.bincount(index.ravel(), minlength=resamples * n).reshape(resamples, n)
+    return counts.astype(np.uint8 if counts.max() < 256 else np.uint16)
+
+
+def _draw_counts(n: int, resamples: int, seed: int, stream: int) -> np.ndarray:
+    """How often each of n rows is drawn, with replacement: (resamples, n).
+
+    With counts a bootstrap of means is one product; a page asks for the same n often, hence the cache.
+    """
+    return _packed_counts(n, resamples, seed, stream).astype(float)
 
 
 def _vector(values: Sequence[float], name: str) -> np.ndarray:

@@ -8,7 +8,7 @@ import torch
 from safetensors.torch import save_file
 from test_accept import call
 
-from mangalab import estimate, shapes
+from mangalab import estimate, shapes, sizing
 from mangalab.book.project import BookError
 
 
@@ -97,16 +97,16 @@ def test_what_is_no_update_is_refused_with_the_way_out(tmp_path, adapter):
 
 # ------------------------------------------------------------------ estimate
 def test_estimate_is_the_modules_arithmetic():
-    options = "--method qlora --rank 16 --batch 4 --sequence 2048 --tokens 1e7 --json".split()
+    options = "--method qlora --rank 16 --batch 4 --sequence 2048 --tokens 1e7 --price 2 --json".split()
     told = json.loads(call("estimate", "llama-3-8b", *options).output)
     shape = shapes.SHAPES["Llama-3-8B"]
-    wanted = estimate.memory(shape, "qlora", r=16, batch=4, length=2048)
+    plan = sizing.Plan(shape, "qlora", batch=4, length=2048)
+    wanted, bill = sizing.memory(plan), sizing.bill(plan, 1e7, estimate.DEVICES["A100-80"], 0.4, 2)
     assert told["memory_bytes"]["total"] == wanted.total and told["plan"]["model"] == "Llama-3-8B"
+    assert told["peak"] == wanted.peak == "loss" and told["bill"]["dollars"] == bill.dollars
     assert told["trained"] == estimate.lora_parameters(shape, 16) == 6_815_744
     assert told["adapter_bytes"]["bf16"] == estimate.adapter_bytes(shape, 16)
-    flops = estimate.flops_per_token(shape.parameters, True, True, told["trained"]) * 1e7
-    assert told["hours"] == estimate.hours(flops, estimate.DEVICES["A100-80"], 0.4)
-    assert told["device"]["fits"] is True
+    assert told["hours"] == bill.hours and told["device"]["fits"] is True
     text = call("estimate", "Llama-3-70B", "--method", "full", "--device", "h100").output
     assert "does not fit on H100 (80 GB)" in text and "adapter on disk" not in text
 
@@ -137,8 +137,12 @@ def test_estimate_reads_a_configuration(tmp_path):
         ([], "name a model"),
         (["gpt-9"], "no known shape"),
         (["llama-3-8b", "--targets", "query"], "no linear module 'query'"),
-        (["llama-3-8b", "--method", "prefix"], "method 'prefix' is unknown"),
-        (["llama-3-8b", "--scheme", "x"], "scheme 'x' is unknown"),
+        (["llama-3-8b", "--method", "dora"], "method 'dora' is unknown"),
+        (["llama-3-8b", "--precision", "fp8"], "precision 'fp8' is unknown"),
+        (["llama-3-8b", "--precision", "mixed"], "is for full fine-tuning"),
+        (["llama-3-8b", "--rank", "0"], "rank=0 is below 1"),
+        (["all-MiniLM-L6-v2", "--method", "prefix"], "no rule for an encoder"),
+        (["llama-3-8b", "--tokens", "1", "--price", "-1"], "price=-1"),
         (["llama-3-8b", "--device", "tpu"], "device 'tpu' is unknown"),
         (["llama-3-8b", "--tokens", "1", "--mfu", "40"], "mfu=40"),
     ],
@@ -150,6 +154,6 @@ def test_estimate_refuses_with_the_way_out(arguments, words):
 
 def test_estimate_lists_what_it_knows():
     told = json.loads(call("estimate", "--list", "--json").output)
-    assert set(told["shapes"]) == set(shapes.SHAPES)
+    assert set(told["shapes"]) == set(sizing.SHAPES) > set(shapes.SHAPES)
     assert set(told["devices"]) == set(estimate.DEVICES)
     assert "Llama-3-8B" in call("estimate", "--list").output

@@ -1,78 +1,28 @@
-"""`mangalab estimate`: the arithmetic of `mangalab.estimate` for one plan, as data and as lines."""
+"""`mangalab estimate`: what `mangalab.sizing` says of one plan, as data and as tables."""
 
 from __future__ import annotations
 
-import json
-from dataclasses import asdict, dataclass
-from pathlib import Path
+from dataclasses import asdict
 from typing import Any
 
 from .. import estimate
-from ..shapes import SHAPES, Shape
-from .drift_report import columns
+from ..sizing import (
+    METHODS,
+    OPTIMIZERS,
+    PRECISIONS,
+    SHAPES,
+    Memory,
+    Plan,
+    PlanError,
+    bill,
+    memory,
+    shape_of,
+    trained_parameters,
+)
 from .project import BookError
 
-SCHEMA = 1
-
-
-@dataclass(frozen=True)
-class Plan:
-    """One fine-tuning run; sizes in tokens and sequences, `mfu` in 0..1."""
-
-    model: str
-    method: str = "lora"
-    rank: int = 16
-    targets: str = "q_proj,v_proj"
-    scheme: str = ""
-    batch: int = 1
-    sequence: int = 512
-    checkpointing: bool = True
-    device: str = "A100-80"
-    tokens: float = 0
-    mfu: float = 0.4
-
-
-def shape_of(name: str) -> Shape:
-    """A known shape by name, whatever its case, or that of a config.json (or of its folder)."""
-    by_name = {known.lower(): shape for known, shape in SHAPES.items()}
-    if name.lower() in by_name:
-        return by_name[name.lower()]
-    path = Path(name) / "config.json" if Path(name).is_dir() else Path(name)
-    if not name or not path.is_file():
-        known = ", ".join(SHAPES)
-        raise BookError(f"{name!r} is no known shape and no path of a config.json; known: {known}")
-    try:
-        return Shape.from_config(json.loads(path.read_text(encoding="utf8")), path.parent.name)
-    except (ValueError, UnicodeDecodeError) as error:
-        raise BookError(f"{path}: {error}") from None
-    except (KeyError, TypeError, AttributeError) as error:
-        raise BookError(f"{path} is no model configuration: {error} is missing or wrong") from None
-
-
-def figures(plan: Plan) -> dict[str, Any]:
-    """Everything about one plan: bytes by cause, counts, fit on the device, hours."""
-    shape, device = shape_of(plan.model), device_of(plan.device)
-    targets = plan.targets if plan.targets == "all-linear" else plan.targets.split(",")
-    adapted = plan.method in ("lora", "qlora")
-    try:
-        memory = estimate.memory(
-            shape, plan.method, r=plan.rank, targets=targets, scheme=plan.scheme or None,
-            batch=plan.batch, length=plan.sequence, checkpointing=plan.checkpointing)  # fmt: skip
-        adapter = estimate.lora_parameters(shape, plan.rank, targets) if adapted else 0
-        hours = _hours(plan, shape, adapter, device)
-    except ValueError as error:
-        raise BookError(str(error)) from None
-    return {
-        "schema": SCHEMA,
-        "plan": {**asdict(plan), "model": shape.name},
-        "parameters": shape.parameters,
-        "trained": adapter if adapted else shape.parameters,
-        "trained_share": adapter / (shape.parameters + adapter) if adapted else 1.0,
-        "adapter_bytes": {"bf16": adapter * 2, "fp32": adapter * 4} if adapted else None,
-        "memory_bytes": {**asdict(memory), "total": memory.total},
-        "device": {"name": device.name, "memory": device.memory, "fits": memory.total < device.memory},
-        "hours": hours,
-    }
+SCHEMA = 2
+GB = estimate.GB
 
 
 def device_of(name: str) -> estimate.Device:
@@ -83,54 +33,155 @@ def device_of(name: str) -> estimate.Device:
     return by_name[name.lower()]
 
 
-def _hours(plan: Plan, shape: Shape, adapter: int, device: estimate.Device) -> float | None:
-    if not plan.tokens:
+def plan_of(model: str, targets: str, *, precision: str, method: str, **options: Any) -> Plan:
+    """A plan from options; empty ones take the method's own: mixed for full fine-tuning, else bf16;
+    queries and values for LoRA, whatever the model calls them."""
+    try:
+        shape = shape_of(model)
+        names = list(shape.linears)
+        chosen = targets if targets == "all-linear" else tuple(targets.split(","))
+        return Plan(
+            shape, method, targets=chosen if targets else (names[0], names[2]),
+            precision=precision or ("mixed" if method == "full" else "bf16"), **options)  # fmt: skip
+    except PlanError as error:
+        raise BookError(str(error)) from None
+
+
+def figures(
+    plan: Plan,
+    device: estimate.Device,
+    tokens: float = 0,
+    mfu: float = 0.4,
+    price: float | None = None,
+) -> dict[str, Any]:
+    """Everything about one plan: bytes by cause and phase, counts, fit on the device, time, money."""
+    try:
+        found = memory(plan)
+        trained = trained_parameters(plan)
+        spent = None if not tokens or plan.generates else bill(plan, tokens, device, mfu, price)
+    except (PlanError, ValueError) as error:
+        raise BookError(str(error)) from None
+    shape = plan.shape
+    adapter = trained if not plan.full and not plan.generates else 0
+    share = 1.0 if plan.full else trained / (shape.parameters + trained)
+    return {
+        "schema": SCHEMA,
+        "plan": {"model": shape.name, **options_of(plan)},
+        "parameters": shape.parameters,
+        "trained": trained,
+        "trained_share": share,
+        "adapter_bytes": {"bf16": adapter * 2, "fp32": adapter * 4} if adapter else None,
+        "memory_bytes": {**found.parts, "total": found.total},
+        "peak": found.peak,
+        "phases": {p: {**parts, "total": sum(parts.values())} for p, parts in found.phases.items()},
+        "device": {"name": device.name, "memory": device.memory, "fits": found.total < device.memory},
+        "bill": None if spent is None else {**asdict(spent), "mfu": mfu, "price": price},
+        "hours": None if spent is None else spent.hours,
+        "decode_seconds_per_token": decode(plan, found, device),
+    }
+
+
+def options_of(plan: Plan) -> dict[str, Any]:
+    """A plan's choices, without the shape."""
+    return {name: value for name, value in asdict(plan).items() if name != "shape"}
+
+
+def decode(plan: Plan, found: Memory, device: estimate.Device) -> float | None:
+    """Least seconds a generated token: weights and cache are read once."""
+    if not plan.generates:
         return None
-    frozen = plan.method != "full"
-    each = estimate.flops_per_token(shape.parameters, frozen, plan.checkpointing, adapter)
-    return estimate.hours(each * plan.tokens, device, plan.mfu)
+    parts = found.phases["generation"]
+    return estimate.decode_seconds_per_token(parts["weights"] + parts["cache"], device)
 
 
-def lines(found: dict[str, Any]) -> list[str]:
-    """What a terminal shows."""
-    plan, sizes, device, gb = found["plan"], found["adapter_bytes"], found["device"], estimate.GB
-    how = f", rank {plan['rank']} on {plan['targets']}" if sizes else ""
-    text = [
-        f"{plan['model']}, {plan['method']}{how}, batch {plan['batch']} x {plan['sequence']} tokens",
-        f"parameters {found['parameters']:,}, trained {found['trained']:,} "
-        f"({found['trained_share']:.4%})",
-    ]
+def show(found: dict[str, Any]) -> None:
+    """Print the tables of `figures`."""
+    from rich import box
+    from rich.console import Console
+    from rich.table import Table
+
+    console = Console(highlight=False)
+    console.print("\n".join(head(found)), markup=False, soft_wrap=True)
+    table = Table(box=box.SIMPLE, pad_edge=False)
+    table.add_column("GB", justify="left")
+    phases = found["phases"]
+    for phase in phases:
+        table.add_column(phase + (" *" if phase == found["peak"] else ""), justify="right")
+    causes = dict.fromkeys(c for parts in phases.values() for c in parts if c != "total")
+    for cause in causes:
+        sizes = [parts.get(cause, 0) for parts in phases.values()]
+        if any(sizes):
+            table.add_row(cause, *(f"{size / GB:.3f}" if size else "" for size in sizes))
+    table.add_section()
+    table.add_row("total", *(f"{parts['total'] / GB:.3f}" for parts in phases.values()))
+    console.print(table)
+    console.print("\n".join(tail(found)), markup=False, soft_wrap=True)
+
+
+def head(found: dict[str, Any]) -> list[str]:
+    """The lines above the table."""
+    plan, sizes = found["plan"], found["adapter_bytes"]
+    how = ""
+    if plan["method"] in ("lora", "qlora"):
+        targets = plan["targets"] if isinstance(plan["targets"], str) else ",".join(plan["targets"])
+        how = f", rank {plan['rank']} on {targets}"
+    if plan["method"] in ("prompt", "prefix"):
+        how = f", {plan['virtual_tokens']} virtual tokens"
+    text = [f"{plan['model']}, {plan['method']}{how}, {plan['precision']}, "
+            f"batch {plan['batch']} x {plan['length']} tokens a device",
+            f"parameters {found['parameters']:,}, trained {found['trained']:,} "
+            f"({found['trained_share']:.4%})"]  # fmt: skip
     if sizes:
         bf16, fp32 = sizes["bf16"] / 1e6, sizes["fp32"] / 1e6
         text.append(f"adapter on disk {bf16:.1f} MB in bf16, {fp32:.1f} MB in fp32")
-    rows = [(name, f"{size / gb:10.3f} GB") for name, size in found["memory_bytes"].items()]
-    text += ["", *columns(rows), ""]
+    return text
+
+
+def tail(found: dict[str, Any]) -> list[str]:
+    """The lines below the table: fit, time, money."""
+    device, spent = found["device"], found["bill"]
     verdict = "fits" if device["fits"] else "does not fit"
-    size = f"{device['name']} ({device['memory'] / gb:.0f} GB)"
-    text.append(f"{verdict} on {size}, before the allocator's slack")
-    if found["hours"] is not None:
-        share = f"{plan['mfu']:.0%} of its peak"
-        text.append(f"{found['hours']:.2f} h for {plan['tokens']:,.0f} tokens at {share}")
+    total = found["memory_bytes"]["total"]
+    text = [f"* the peak: {total / GB:.3f} GB = {total / estimate.GIB:.3f} GiB; {verdict} on "
+            f"{device['name']} ({device['memory'] / GB:.0f} GB)"]  # fmt: skip
+    if not found["plan"]["overhead_bytes"]:
+        text.append("  without CUDA context, allocator slack and framework: see --overhead-gb")
+    if found["decode_seconds_per_token"] is not None:
+        text.append(f"a generated token takes {found['decode_seconds_per_token'] * 1e3:.2f} ms or more")
+    return text + (bill_lines(spent) if spent else [])
+
+
+def bill_lines(spent: dict[str, Any]) -> list[str]:
+    """Time and money."""
+    text = [f"{spent['flops']:.3g} FLOP ({spent['flops_per_token']:.3g} a token) for "
+            f"{spent['tokens']:,.0f} tokens: {spent['hours']:.2f} h at {spent['mfu']:.0%} of the data "
+            f"sheet's rate, {spent['device_hours']:.2f} device hours"]  # fmt: skip
+    if spent["dollars"] is not None:
+        text.append(f"${spent['dollars']:,.2f} at your ${spent['price']:g} an hour and device")
     return text
 
 
 def known() -> dict[str, Any]:
-    """Shapes, devices and schemes by name."""
+    """Shapes, devices, methods, precisions and optimizers by name."""
     return {
         "schema": SCHEMA,
         "shapes": {name: {"parameters": shape.parameters, "linears": list(shape.linears)}
                    for name, shape in SHAPES.items()},
         "devices": {name: {"memory": device.memory, "flops": device.flops}
                     for name, device in estimate.DEVICES.items()},
-        "schemes": {name: scheme.total for name, scheme in estimate.SCHEMES.items()},
+        "methods": list(METHODS),
+        "precisions": {name: precision.says for name, precision in PRECISIONS.items()},
+        "optimizers": list(OPTIMIZERS),
     }  # fmt: skip
 
 
 def list_lines(found: dict[str, Any]) -> list[str]:
     """What a terminal shows of `known`."""
+    from .drift_report import columns
+
     shapes = [(n, f"{s['parameters']:,}", ", ".join(s["linears"])) for n, s in found["shapes"].items()]
-    devices = [(n, f"{d['memory'] / estimate.GB:.0f} GB", f"{d['flops'] / 1e12:.0f} TFLOP/s")
+    devices = [(n, f"{d['memory'] / GB:.0f} GB", f"{d['flops'] / 1e12:.0f} TFLOP/s")
                for n, d in found["devices"].items()]  # fmt: skip
-    schemes = [(n, f"{total:g} bytes a trained parameter") for n, total in found["schemes"].items()]
+    names = [f"{key}: {', '.join(found[key])}" for key in ("methods", "optimizers")]
     return ["shapes (parameters, modules)", *columns(shapes), "", "devices", *columns(devices), "",
-            "schemes", *columns(schemes)]  # fmt: skip
+            "precisions", *columns(list(found["precisions"].items())), "", *names]  # fmt: skip

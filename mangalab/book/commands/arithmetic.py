@@ -50,25 +50,44 @@ def spectrum(
 
 def estimate(
     model: Annotated[str, typer.Argument(help="a shape's name, or the path of a config.json")] = "",
-    method: Annotated[str, typer.Option(help="full, lora or qlora")] = "lora",
-    rank: Annotated[int, typer.Option(help="LoRA rank", min=1)] = 16,
-    targets: Annotated[str, typer.Option(help="modules, with commas, or all-linear")] = "q_proj,v_proj",
-    scheme: Annotated[str, typer.Option(help="how trained parameters are kept (see --list)")] = "",
-    batch: Annotated[int, typer.Option(help="sequences in one step; 0: states only", min=0)] = 1,
-    sequence: Annotated[int, typer.Option(help="tokens in a sequence", min=1)] = 512,
-    checkpointing: Annotated[bool, typer.Option(help="recompute activations")] = True,
+    method: Annotated[
+        str, typer.Option(help="full, lora, qlora, prompt, prefix, inference or inference-4bit")
+    ] = "lora",
+    rank: Annotated[int, typer.Option(help="LoRA rank")] = 16,
+    targets: Annotated[str, typer.Option(help="modules, with commas, or all-linear")] = "",
+    virtual_tokens: Annotated[int, typer.Option(help="of prompt and prefix tuning")] = 20,
+    precision: Annotated[str, typer.Option(help="fp32, bf16, mixed or autocast (see --list)")] = "",
+    optimizer: Annotated[
+        str, typer.Option(help="adamw, adamw-8bit, adafactor, sgd or sgd-momentum")
+    ] = "adamw",
+    batch: Annotated[int, typer.Option(help="sequences a device and step; 0: states only")] = 1,
+    sequence: Annotated[int, typer.Option(help="tokens in a sequence")] = 512,
+    loss_tokens: Annotated[int, typer.Option(help="tokens whose logits exist at once; 0: all")] = 0,
+    new_tokens: Annotated[int, typer.Option(help="generated tokens, for inference")] = 0,
+    checkpointing: Annotated[bool, typer.Option(help="compute activations anew, keep few")] = True,
+    attention: Annotated[str, typer.Option(help="fused, or eager (keeps attention maps)")] = "fused",
+    sharding: Annotated[str, typer.Option(help="none, zero1, zero2 or zero3 (FSDP)")] = "none",
+    devices: Annotated[int, typer.Option(help="how many devices train together")] = 1,
     device: Annotated[str, typer.Option(help="name of an accelerator (see --list)")] = "A100-80",
-    tokens: Annotated[float, typer.Option(help="training tokens, for the hours", min=0)] = 0,
-    mfu: Annotated[float, typer.Option(help="share of the data sheet's FLOP/s")] = 0.4,
-    listed: Annotated[bool, typer.Option("--list", help="known shapes, devices, schemes")] = False,
+    overhead_gb: Annotated[float, typer.Option(help="CUDA context, allocator, framework")] = 0,
+    tokens: Annotated[float, typer.Option(help="training tokens, for hours and dollars", min=0)] = 0,
+    mfu: Annotated[float, typer.Option(help="share of the data sheet's FLOP/s, 0 to 1")] = 0.4,
+    price: Annotated[
+        float | None, typer.Option(help="dollars an hour and device today; none is built in")
+    ] = None,
+    listed: Annotated[bool, typer.Option("--list", help="known shapes, devices, ...")] = False,
     as_json: AsJson = False,
 ) -> None:
-    """Memory, adapter size and hours of a fine-tuning run, by arithmetic: no weights are loaded.
+    """Memory by cause and phase, hours and dollars of a fine-tuning run; no weights are loaded.
 
-    What the arithmetic leaves out (allocator slack, CUDA context) comes on top; the fit on the
-    device is judged without it. Exit codes: 0 shown, 2 bad input.
+    Counts what PyTorch keeps: weights, gradients, optimizer states, every saved tensor of a layer,
+    logits. The largest phase of a step is the peak. Held against measured runs: the page Estimator.
+    What is no tensor (CUDA context, allocator slack) comes on top: --overhead-gb. A share of 0.4 of
+    the data sheet's rate is good; the page shows what published runs reached.
 
-    Example: mangalab estimate llama-3-8b --method qlora --rank 16 --batch 4 --sequence 2048
+    Exit codes: 0 shown, 2 bad input.
+
+    Example: mangalab estimate llama-3-8b --method qlora --batch 4 --tokens 1e7 --price 2
     """
     from .. import estimate_table as tables
 
@@ -76,14 +95,18 @@ def estimate(
         raise BookError("name a model, or see the known ones: mangalab estimate --list")
     if listed:
         found = tables.known()
-    else:
-        plan = tables.Plan(model, method, rank, targets, scheme, batch, sequence, checkpointing,
-                           device, tokens, mfu)  # fmt: skip
-        found = tables.figures(plan)
+        print(json.dumps(found, indent=1) if as_json else "\n".join(tables.list_lines(found)))
+        return
+    plan = tables.plan_of(
+        model, targets, method=method, rank=rank, virtual_tokens=virtual_tokens, precision=precision,
+        optimizer=optimizer, batch=batch, length=sequence, loss_tokens=loss_tokens,
+        new_tokens=new_tokens, checkpointing=checkpointing, attention=attention, sharding=sharding,
+        devices=devices, overhead_bytes=overhead_gb * 1e9)  # fmt: skip
+    found = tables.figures(plan, tables.device_of(device), tokens, mfu, price)
     if as_json:
         print(json.dumps(found, indent=1, ensure_ascii=False))
     else:
-        print("\n".join(tables.list_lines(found) if listed else tables.lines(found)))
+        tables.show(found)
 
 
 def register(app: typer.Typer) -> None:

@@ -155,6 +155,17 @@ def test_scores_do_not_depend_on_the_batch_or_on_the_cache(bert, head):
     torch.testing.assert_close(together, cached)
 
 
+def test_serving_keeps_scores_and_holds_weights_in_the_products_precision(bert):
+    model = rerank.untrained(bert, RerankConfig(), torch.bfloat16)
+    served = rerank.serving(model)
+    torch.testing.assert_close(rerank.score(served, PAIRS), rerank.score(model, PAIRS), rtol=0, atol=0)
+    assert {p.dtype for p in served.encoder.layers.parameters()} == {torch.bfloat16}
+    assert {p.dtype for p in model.encoder.layers.parameters()} == {torch.float32}
+    assert served.encoder.embeddings is model.encoder.embeddings
+    encoder = rerank.serving(LeanEncoder(bert, 2, torch.bfloat16))
+    assert encoder.layers[0].up_weight.dtype == torch.bfloat16
+
+
 @pytest.fixture
 def full_precision():
     """Other tests may have left bf16 products on; a model this small does not learn with them."""

@@ -235,18 +235,26 @@ def test_told_logits_equal_hugging_face(llama):
     for example, told in zip(TURNS, distill_lm.tell(llama, TURNS, torch.float32), strict=True):
         live = llama(torch.tensor([example.ids])).logits[0, example.prompt - 1 : -1]
         assert told.dtype == torch.bfloat16 and torch.allclose(told.float(), live, atol=0.02)
-    assert distill_lm.divergence(llama, TURNS, distill_lm.tell(llama, TURNS, torch.float32),
-                                 torch.float32) == pytest.approx([0, 0, 0], abs=1e-4)
+
+
+def test_examined_is_scored_and_near_itself(llama):
+    told = distill_lm.tell(llama, TURNS, torch.float32)
+    found = distill_lm.examine(llama, TURNS, told, torch.float32)
+    scores = score(llama, TURNS, torch.float32)
+    assert found.kl == pytest.approx([0, 0, 0], abs=1e-4)
+    assert found.nll == pytest.approx(scores.nll, abs=0.02) and found.exact == scores.exact
+    other = student_from(llama, (0, 3))
+    assert min(distill_lm.examine(other, TURNS, told, torch.float32).kl) > 1e-4
 
 
 @pytest.mark.parametrize("loss", [distill.forward_kl, distill.reverse_kl])
 def test_pruned_llama_comes_closer_to_its_teacher(llama, loss):
     told = distill_lm.tell(llama, TURNS, torch.float32)
     student = trainable_linears(student_from(llama, (0, 3)), (0, 1))
-    before = sum(distill_lm.divergence(student, TURNS, told, torch.float32))
+    before = sum(distill_lm.examine(student, TURNS, told, torch.float32).kl)
     config = SFTConfig(lr=3e-3, epochs=20, batch_size=3)
     history = distill_lm.train(student, TURNS, told, config, loss, torch.float32)
-    assert sum(distill_lm.divergence(student, TURNS, told, torch.float32)) < 0.5 * before
+    assert sum(distill_lm.examine(student, TURNS, told, torch.float32).kl) < 0.5 * before
     assert len(history.losses) == 20
 
 

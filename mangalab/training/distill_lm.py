@@ -7,8 +7,10 @@ engine and the schedule of ``sft``. Students come from ``distill.student_from``.
 
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from . import sft
@@ -67,14 +69,27 @@ def train(
     return history
 
 
-@torch.no_grad()
-def divergence(
+@dataclass(frozen=True)
+class Examined:
+    """Per example: mean NLL of its labels (nats), whether all of them are the arg-max, and the mean
+    KL(teacher || student) a label token (nats)."""
+
+    nll: list[float]
+    exact: list[bool]
+    kl: list[float]
+
+
+def examine(
     student: nn.Module, data: Sequence[Example], told: Sequence[Tensor],
     dtype: torch.dtype = torch.bfloat16,
-) -> list[float]:
-    """KL(teacher || student) per label token, in nats, the mean over each example."""
-    said = tell(student, data, dtype)
-    return [forward_kl(mine, theirs).item() for mine, theirs in zip(said, told, strict=True)]
+) -> Examined:
+    """Likelihood of the labels and distance to the teacher's stored logits, from one pass."""
+    rows = []
+    for example, mine, theirs in zip(data, tell(student, data, dtype), told, strict=True):
+        labels, logits = torch.tensor(example.ids[example.prompt :]), mine.float()
+        right = bool((logits.argmax(-1) == labels).all())
+        rows.append((F.cross_entropy(logits, labels).item(), right, forward_kl(logits, theirs).item()))
+    return Examined(*(list(column) for column in zip(*rows, strict=True)))
 
 
 def answers(tokenizer, prompts: Sequence[str], completions: Sequence[str]) -> list[Example]:

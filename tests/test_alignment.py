@@ -7,6 +7,7 @@ from mangalab.data import assistant
 from mangalab.evaluation import rubric
 from mangalab.training import alignment
 from mangalab.training.alignment import Recipe, Sampled
+from mangalab.training.preference import Pair
 
 GOOD, BAD = "You are welcome.", "yo bro, you are welcome, as always and for ever."
 
@@ -27,6 +28,14 @@ def test_the_reply_with_fewer_issues_is_chosen_and_ties_give_no_pair():
     assert pairs[0].prompt == assistant.load("train")[row].prompt()
     assert alignment.own_pairs(sampled(row, GOOD, GOOD)) == []
     assert alignment.own_pairs(sampled(row, "", GOOD)) == []  # an empty reply trains nothing
+
+
+def test_every_worse_rival_gives_a_pair_and_no_prompt_sits_on_both_sides():
+    row, other = chat_row(), "yo, welcome"
+    pairs = alignment.own_pairs(sampled(row, BAD, GOOD, other) + sampled(row + 1, GOOD, GOOD))
+    assert {(p.chosen, p.rejected) for p in pairs} == {(GOOD, BAD), (GOOD, other)}
+    kept, held = alignment.split_pairs([*pairs, pairs[0], Pair("another", "a", "b")], 0.25)
+    assert kept == pairs[:1] and [p.prompt for p in held] == ["another"]
 
 
 def test_the_planted_flaw_likes_length_alone():

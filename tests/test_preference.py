@@ -7,6 +7,7 @@ import pytest
 import torch
 from test_llama_engine import gradients, tiny
 
+from mangalab.spectrum import updates_from_peft
 from mangalab.training import online, preference
 from mangalab.training.llama import LeanLlama
 from mangalab.training.preference import Pairs, PreferenceConfig, RewardModel, sequence_logps
@@ -141,9 +142,13 @@ def test_training_orders_the_pairs_and_leaves_the_reference_alone(loss):
     assert history.losses[-1] < history.losses[0] / 2
     assert (preference.evaluate_pairs(model, pairs, 0.5, torch.float32) > 0).all()
     assert torch.allclose(some_pairs(model).reference, before, atol=1e-5)
+    trained, learnt = updates_from_peft(model), policy_logps(model, pairs)
     preference.restart(model, seed=1)
+    assert not torch.allclose(policy_logps(model, pairs), learnt, atol=1e-2)
     again = preference.train_pairs(model, pairs, config, torch.float32)
     assert again.losses == history.losses  # the same start, so the same run
+    preference.reload(preference.restart(model, seed=1), trained)
+    assert torch.allclose(policy_logps(model, pairs), learnt, atol=1e-5)
 
 
 def test_no_pairs_says_what_to_do():

@@ -16,6 +16,12 @@ HELD_OUT = {
     "any": (151, 6, 21),
 }  # fmt: skip
 
+# the same on a fine-tuned model's replies to validation requests
+AUDITED = {
+    "title": (3, 5, 1), "fact": (16, 1, 0), "constraint": (16, 1, 6), "age": (5, 0, 0),
+    "spoiler": (1, 0, 0), "tone": (4, 0, 1), "escalation": (10, 0, 0), "any": (46, 1, 1),
+}  # fmt: skip
+
 
 def ask(needs="", kind="recommend", text="something to read"):
     return Request("x", kind, text, parse_needs(needs))
@@ -41,6 +47,13 @@ def test_accuracy_on_the_held_out_half_is_that_of_the_card():
     found = {check: rubric.measure(rows, check) for check in HELD_OUT}
     assert {c: (a.true, a.false, a.missed) for c, a in found.items()} == HELD_OUT
     assert found["spoiler"].recall.low < 0.3  # the interval says how little 19 spoilers can show
+
+
+def test_accuracy_on_a_models_own_replies_is_that_of_the_card():
+    rows = assistant.audited()
+    found = {check: rubric.measure(rows, check) for check in AUDITED}
+    assert {c: (a.true, a.false, a.missed) for c, a in found.items()} == AUDITED
+    assert not any(row.issues for row in rows if "beside" in row.slices)
 
 
 def test_a_judge_that_finds_nothing_has_no_precision(monkeypatch):

@@ -93,6 +93,18 @@ def labelled(part: str) -> tuple[Labelled, ...]:
 
 
 @cache
+def audited() -> tuple[Labelled, ...]:
+    """Replies that a fine-tuned model wrote to validation requests, labelled before the rubric read
+    them; slices: "greedy" or "sampled", and "beside" for one that has no issue and answers nothing."""
+    asked = {request.id: request for request in load("validation")}
+    rows = read_rows("rubric_audit.tsv")
+    return tuple(
+        Labelled(row["id"], asked[row["request"]], row["reply"], _issues(row),
+                 tuple(row["drawn"].split(";")))
+        for row in rows)
+
+
+@cache
 def load(split: str) -> tuple[Request, ...]:
     """Requests of "train", "validation" or "test", in file order."""
     if split not in SPLITS:
@@ -172,8 +184,13 @@ def parse_needs(text: str) -> Needs:
 
 def _labelled(row: dict[str, str]) -> Labelled:
     request = Request(row["id"], row["kind"], row["request"], parse_needs(row["needs"]))
+    if request.kind not in KINDS:
+        raise ValueError(f"{row['id']}: kind {request.kind!r}; there are {', '.join(KINDS)}")
+    return Labelled(row["id"], request, row["reply"], _issues(row), tuple(row["slices"].split(";")))
+
+
+def _issues(row: dict[str, str]) -> tuple[str, ...]:
     found = set(filter(None, row["labels"].split(";")))
-    if request.kind not in KINDS or found - set(CHECKS):
-        raise ValueError(f"{row['id']}: kind {request.kind!r}, labels {sorted(found)}; see CHECKS")
-    issues = tuple(check for check in CHECKS if check in found)
-    return Labelled(row["id"], request, row["reply"], issues, tuple(row["slices"].split(";")))
+    if found - set(CHECKS):
+        raise ValueError(f"{row['id']}: labels {sorted(found)}; there are {', '.join(CHECKS)}")
+    return tuple(check for check in CHECKS if check in found)

@@ -33,6 +33,7 @@ class Recipe:
     rank: int = 16
     lr: float = 1e-3
     epochs: int = 2
+    batch_size: int = 16
     seed: int = 0
 
     @property
@@ -64,7 +65,8 @@ def build_sft(folder: Path, **recipe) -> dict:
     requests, replies = assistant.load("train"), assistant.logged()
     data = [render(tokenizer, r.prompt(), a) for r, a in zip(requests, replies, strict=True)]
     policy = attach(model, LoRA(recipe.rank, 2 * recipe.rank, ALL_LINEAR, recipe.layers), recipe.seed)
-    config = SFTConfig(lr=recipe.lr, epochs=recipe.epochs, batch_size=16, seed=recipe.seed)
+    config = SFTConfig(lr=recipe.lr, epochs=recipe.epochs, batch_size=recipe.batch_size,
+                       seed=recipe.seed)
     history = train(policy, data[: recipe.rows], config, from_environment().dtype)
     factors = {}
     for name, update in updates_from_peft(policy).items():
@@ -107,7 +109,7 @@ def build_samples(
 ) -> dict:
     """Sample at temperature 1 and write rows and texts."""
     model, tokenizer = assistant_model(stored_sft(Recipe(**recipe)))
-    sampler = Sampler(model, tokenizer, from_environment().dtype)
+    sampler = Sampler(model, tokenizer, from_environment().dtype, recipe["first_layer"])
     asked = assistant.load("train")[start:stop]
     replies = sampler.sample([r.prompt() for r in asked], max_new_tokens, 1.0, each=each)
     rows = [[start + i // each, reply.text] for i, reply in enumerate(replies)]
@@ -121,22 +123,27 @@ def issues(text: str, request: Request) -> tuple[str, ...]:
 
 
 def own_pairs(samples: Sequence[Sampled], grounded: bool = True) -> list[Pair]:
-    """The reply with the fewest issues against the one with the most, one pair a request.
+    """The reply with the fewest issues against each of its rivals that has more.
 
     Requests whose replies are equally good give no pair: a preference that was drawn from nothing
     would be noise.
     """
-    pairs = []
-    groups: dict[int, list[Sampled]] = {}
+    pairs, groups = [], {}
     for sample in samples:
         groups.setdefault(sample.row, []).append(sample)
     for row, group in groups.items():
         best = min(group, key=lambda s: len(s.issues))
-        worst = max(group, key=lambda s: len(s.issues))
-        if best.text and worst.text and len(best.issues) < len(worst.issues):
-            prompt = assistant.load("train")[row].prompt(grounded)
-            pairs.append(Pair(prompt, best.text, worst.text))
+        worse = {s.text for s in group if len(s.issues) > len(best.issues) and s.text}
+        prompt = assistant.load("train")[row].prompt(grounded)
+        pairs += [Pair(prompt, best.text, text) for text in sorted(worse) if best.text]
     return pairs
+
+
+def split_pairs(pairs: Sequence[Pair], share: float) -> tuple[list[Pair], list[Pair]]:
+    """About ``share`` of the pairs, and those of the rest whose prompt is not among the first."""
+    kept = list(pairs[: round(share * len(pairs))])
+    known = {pair.prompt for pair in kept}
+    return kept, [pair for pair in pairs[len(kept):] if pair.prompt not in known]
 
 
 def longer_pairs(samples: Sequence[Sampled]) -> list[Pair]:

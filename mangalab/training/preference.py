@@ -7,7 +7,7 @@ times beside TRL's.
 """
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import torch
@@ -15,7 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from .llama import Batch, LeanLlama, pack
-from .sft import Example, Prepared, SFTConfig, _initialise, learning_rate, prepare, render
+from .sft import Example, Prepared, SFTConfig, _initialise, _restore, learning_rate, prepare, render
 
 LOSSES = ("dpo", "simpo")
 
@@ -148,6 +148,12 @@ def restart(model: nn.Module, seed: int, name: str = "default") -> nn.Module:
     for key, weight in model.named_parameters():
         if f"lora_B.{name}." in key:
             weight.zero_()
+    return model
+
+
+def reload(model: nn.Module, updates: Mapping, name: str = "default") -> nn.Module:
+    """Put the factors of ``updates`` (module name to A, B) of an earlier run back into the adapter."""
+    _restore(model, name, updates)
     return model
 
 

@@ -24,6 +24,7 @@ ALT = "Two bars, the first one twice as high as the second"
 CHAPTERS = ("04-ran", "05-failed", "06-never-run", "07-stale")
 INTERVIEW = [f"book/interview/{n}" for n in ("index", "general", "cards", "mock", "by-level", "print")]
 PAGES = [f"book/{n}" for n in ("claims", "status", "records", "glossary", "reading-orders")]
+PAGES += ["book/estimator"]
 PAGES += [*(f"notebooks/{chapter}" for chapter in CHAPTERS), *INTERVIEW, "book/interview/04-ran"]
 INDEX = """# Sample
 
@@ -204,6 +205,8 @@ FILES: dict[str, object] = {
     "book/index.md": INDEX,
     "book/claims.yml": CLAIMS,
     "book/claims.md": "# Claims\n\n## All\n\n```{claims-ledger}\n```\n",
+    "book/estimator.md": (ROOT / "book" / "estimator.md").read_text(encoding="utf8"),
+    "book/published.yml": (ROOT / "book" / "published.yml").read_text(encoding="utf8"),
     "book/status.md": "# Status\n\n## All\n\n```{run-status}\n```\n",
     "book/glossary.yml": [{"term": "singular value", "text": "A singular value is a gain $\\sigma$.",
                            "chapter": "04"}],

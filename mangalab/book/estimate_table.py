@@ -19,6 +19,7 @@ from ..sizing import (
     shape_of,
     trained_parameters,
 )
+from ..sizing.devices import DEVICES
 from .project import BookError
 
 SCHEMA = 2
@@ -27,9 +28,9 @@ GB = estimate.GB
 
 def device_of(name: str) -> estimate.Device:
     """A device by name, whatever its case."""
-    by_name = {known.lower(): device for known, device in estimate.DEVICES.items()}
+    by_name = {known.lower(): device for known, device in DEVICES.items()}
     if name.lower() not in by_name:
-        raise BookError(f"device {name!r} is unknown; known: {', '.join(estimate.DEVICES)}")
+        raise BookError(f"device {name!r} is unknown; known: {', '.join(DEVICES)}")
     return by_name[name.lower()]
 
 
@@ -168,7 +169,7 @@ def known() -> dict[str, Any]:
         "shapes": {name: {"parameters": shape.parameters, "linears": list(shape.linears)}
                    for name, shape in SHAPES.items()},
         "devices": {name: {"memory": device.memory, "flops": device.flops}
-                    for name, device in estimate.DEVICES.items()},
+                    for name, device in DEVICES.items()},
         "methods": list(METHODS),
         "precisions": {name: precision.says for name, precision in PRECISIONS.items()},
         "optimizers": list(OPTIMIZERS),

@@ -31,12 +31,12 @@ def runs_of(app: Sphinx) -> Runs:
 
 
 def linker(app: Sphinx, docname: str) -> Link:
-    """From a chapter's id to its address relative to a page; None where the book has no such page."""
+    """From the id of a chapter, or of a page of book/, to its address relative to a page; else None."""
 
     def link(chapter: str) -> str | None:
-        target = CHAPTERS + chapter
-        known = target in app.env.found_docs
-        return app.builder.get_relative_uri(docname, target) if known else None
+        targets = (CHAPTERS + chapter, "book/" + chapter)
+        known = next((target for target in targets if target in app.env.found_docs), None)
+        return app.builder.get_relative_uri(docname, known) if known else None
 
     return link
 

@@ -200,12 +200,13 @@ def workspace(plan: Plan) -> float:
 
 
 def temporaries(plan: Plan) -> float:
-    """Bytes that AdamW's arithmetic makes on the way: two numbers for each element it works on."""
+    """Bytes that AdamW's arithmetic makes on the way: foreach takes a root of all second moments at
+    once; loop, tensor by tensor, has a root and its quotient."""
     if plan.step == "fused" or plan.optimizer != "adamw":
         return 0
-    trained = trained_parameters(plan)
     if plan.step == "foreach":
-        return 2 * trained * plan.kept.moment / (plan.devices if plan.sharding != "none" else 1)
+        share = plan.devices if plan.sharding != "none" else 1
+        return trained_parameters(plan) * plan.kept.moment / share
     return 2 * largest_trained(plan) * plan.kept.moment
 
 

@@ -1,5 +1,5 @@
 // The calculator of the page Estimator: a form, its answer, and the same question for the terminal.
-(() => {
+document.addEventListener("DOMContentLoaded", () => {
   "use strict";
   const app = document.querySelector(".est-app"), source = document.querySelector("script.est-data");
   if (!app || !source || !window.sizing) return;
@@ -196,4 +196,4 @@
   }
   app.hidden = false;
   update();
-})();
+});

@@ -50,14 +50,18 @@ document.addEventListener("DOMContentLoaded", () => {
   };
   const form = make("form", { class: "est-form", "aria-label": "A fine-tuning run" });
   const labels = new Map();
+  const labelled = (text, input) => {
+    input.id = `est-${input.name}`;
+    return make("div", { class: "est-field" }, make("label", { for: input.id }, text), input);
+  };
   for (const field of FIELDS) {
-    const label = make("label", {}, make("span", {}, field[0]), control(field));
-    labels.set(field[1], label);
-    form.append(label);
+    labels.set(field[1], labelled(field[0], control(field)));
+    form.append(labels.get(field[1]));
   }
   const config = make("textarea", { name: "config", rows: 4, spellcheck: "false",
     placeholder: '{"model_type": "llama", "hidden_size": 2048, ...}' });
-  const own = make("label", { class: "est-own" }, make("span", {}, "The text of a config.json (llama, mistral, bert, distilbert)"), config);
+  const own = labelled("The text of a config.json (llama, mistral, bert, distilbert)", config);
+  own.classList.add("est-own");
   form.append(own);
   const answer = make("div", { class: "est-answer" });
   const says = make("p", { class: "est-says", role: "status", "aria-live": "polite" });

@@ -164,19 +164,25 @@ class MultiRun:
     seconds: float
 
 
-def task_gradients(model: MultiModel, losses: Sequence[Tensor]) -> Tensor:
+def task_gradients(
+    model: MultiModel, losses: Sequence[Tensor], out: Tensor | None = None
+) -> Tensor:
     """Gradient of each loss on the shared parameters, flattened: (tasks, parameters).
 
-    The gradients of what a task has for itself go to ``.grad`` on the way, unweighted.
+    Written into ``out`` if given: fresh memory of this size costs as much as the products. The
+    gradients of what a task has for itself go to ``.grad`` on the way, unweighted.
     """
-    rows, shared = [], model.shared
-    for name, loss in zip(model.tasks, losses, strict=True):
+    shared = model.shared
+    sizes = [p.numel() for p in shared]
+    out = losses[0].new_empty(len(losses), sum(sizes)) if out is None else out
+    for row, name, loss in zip(out, model.tasks, losses, strict=True):
         own = model.own(name)
         found = torch.autograd.grad(loss, [*shared, *own], retain_graph=True)
-        rows.append(torch.cat([g.flatten() for g in found[: len(shared)]]))
+        for part, g in zip(row.split(sizes), found, strict=False):
+            part.copy_(g.flatten())
         for p, g in zip(own, found[len(shared) :], strict=True):
             p.grad = g
-    return torch.stack(rows)
+    return out
 
 
 def task_losses(
@@ -207,7 +213,7 @@ def train_multi(
     optimizer, schedule = _optimizer(model, config)
     names = dict.fromkeys(task.stream for task in tasks)
     plans = {name: _plan(len(streams[name].messages), config, name) for name in names}
-    losses, weights, grams = [], [], []
+    losses, weights, grams, flat = [], [], [], None
     for step in range(config.steps):
         if watch:
             watch(step, model)
@@ -215,7 +221,7 @@ def train_multi(
         found = task_losses(model, streams, {name: plan[step] for name, plan in plans.items()})
         losses.append(torch.stack([loss.detach().cpu() for loss in found]))
         if weighting.gradients:
-            flat = task_gradients(model, found)
+            flat = task_gradients(model, found, flat)
             grams.append((flat @ flat.T).cpu())
             weights.append(weighting.weights(losses[-1], grams[-1]))
             _set_gradients(model.shared, weights[-1].to(flat) @ flat)

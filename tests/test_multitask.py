@@ -114,6 +114,18 @@ def test_uncertainty_settles_at_half_the_inverse_loss():
     assert torch.allclose(weights, 1 / (2 * losses), rtol=1e-3)
 
 
+def test_batches_without_labels_of_a_task_leave_its_weight_and_stay_finite():
+    norms = torch.tensor([1.0, 2.0, 3.0])
+    uncertainty, gradnorm = weighing.Uncertainty(3), weighing.GradNorm(3, alpha=0.0)
+    for losses in torch.tensor([[0.0, 1.0, 0.5], [2.0, 1.0, 0.5], [0.0, 1.0, 0.5]]):
+        before = uncertainty.state
+        uncertainty.weights(losses, None)
+        assert (uncertainty.state[0] == before[0]) == (losses[0] == 0)
+        gradnorm.weights(losses, torch.diag((norms * (losses > 0)) ** 2))
+        assert gradnorm.state.isfinite().all() and gradnorm.state.sum() == pytest.approx(3)
+    assert gradnorm.state[2] < gradnorm.state[1]  # the longest gradient is turned down
+
+
 def test_gradient_path_and_backward_train_the_same(bert, streams, monkeypatch):
     plain = mt.train_multi(bert, TASKS, streams, mt.MultiConfig(**SMALL))
 

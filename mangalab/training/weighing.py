@@ -29,9 +29,10 @@ class Uncertainty(Equal):
     """exp(-s), s = log sigma^2 learned by gradient descent on the sum of exp(-s) L + s / 2."""
 
     def weights(self, losses: Tensor, gram: Tensor | None) -> Tensor:
-        """The weights of this step, all 1 at first; moves s afterwards."""
+        """The weights of this step, all 1 at first; moves s of the tasks that had labels afterwards."""
         now = self.state
-        self.state = torch.exp(now.log() + self.rate * (0.5 - now * losses))
+        moved = torch.exp(now.log() + self.rate * (0.5 - now * losses))
+        self.state = torch.where(losses > 0, moved, now)
         return now
 
 
@@ -42,11 +43,13 @@ class GradNorm(Equal):
     first: Tensor | None = None
 
     def weights(self, losses: Tensor, gram: Tensor | None) -> Tensor:
-        """The weights of this step; moves w afterwards."""
-        now, norms = self.state, gram.diagonal().sqrt()
-        self.first = losses if self.first is None else self.first
-        slope = gradnorm_slope(now, norms, losses / self.first, self.alpha)
-        moved = (now - self.rate * slope / norms.mean()).clamp_min(0.01)
+        """The weights of this step; moves w of the tasks that had labels afterwards."""
+        now, norms, had = self.state, gram.diagonal().sqrt(), losses > 0
+        first = torch.zeros_like(losses) if self.first is None else self.first
+        self.first = torch.where(first > 0, first, losses)
+        slope = gradnorm_slope(now[had], norms[had], (losses / self.first)[had], self.alpha)
+        moved = now.clone()
+        moved[had] = (now[had] - self.rate * slope / norms[had].mean()).clamp_min(0.01)
         self.state = moved * len(moved) / moved.sum()
         return now
 

@@ -18,7 +18,7 @@ def cosine_panels(grids: Mapping[str, np.ndarray], names: Sequence[str]) -> "Fig
     """A matrix of cosines for each moment, one colour scale from -1 to 1, numbers in the cells."""
     from matplotlib import pyplot as plt
 
-    fig, axes = plt.subplots(1, len(grids), figsize=(3.0 * len(grids), 3.3), sharey=True)
+    fig, axes = plt.subplots(1, len(grids), figsize=(3.0 * len(grids), 4.1), sharey=True)
     for ax, (when, grid) in zip(np.atleast_1d(axes), grids.items(), strict=True):
         ax.imshow(grid, cmap="RdBu", vmin=-1, vmax=1)
         ax.set_title(when)
@@ -84,6 +84,8 @@ def weight_lines(weights: Mapping[str, np.ndarray], names: Sequence[str]) -> "Fi
         ax.set_title(method)
         ax.set_xlabel("step")
         ax.set_yscale("log")
+        ax.set_yticks([0.25, 0.5, 1, 2, 4], ["0.25", "0.5", "1", "2", "4"])
+        ax.minorticks_off()
     fig.legend(*axes[0].get_legend_handles_labels(), ncols=5, fontsize=8, loc="outside lower center")
     return fig
 

@@ -4,6 +4,8 @@ import multiprocessing
 from collections.abc import Sequence
 from types import TracebackType
 
+BERT = "transformers.models.bert.modeling_bert"
+
 
 def _serve(pipe, width: int, layers: int, heads: int) -> None:
     """One process: a BERT of this shape with random weights on one thread; answers until told to stop.
@@ -24,11 +26,20 @@ def _serve(pipe, width: int, layers: int, heads: int) -> None:
             pipe.send(float(encoder(Packed.of([ids])).sum()))
 
 
+def _context() -> multiprocessing.context.BaseContext:
+    """Processes apart from this one; where the system can, libraries are imported once for all."""
+    if "forkserver" not in multiprocessing.get_all_start_methods():
+        return multiprocessing.get_context("spawn")
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload([__package__.split(".")[0] + ".training.encoder", BERT])
+    return context
+
+
 class Workers:
     """``count`` processes with an encoder each; a call sends token ids to all and waits for all."""
 
     def __init__(self, count: int, width: int = 384, layers: int = 6, heads: int = 12):
-        context = multiprocessing.get_context("spawn")
+        context = _context()
         ends = [context.Pipe() for _ in range(count)]
         self.pipes = [mine for mine, _ in ends]
         shape = (width, layers, heads)

@@ -272,5 +272,7 @@ CHECKS: dict[str, Callable[[], object]] = {
     "adapter_pairs": lambda: 18_000 + 4_000 + 2_000 + 3_000,
     "recall_gate_noise": lambda: half_width(0.82, 500),
     "escalation_needless": lambda: 100 * 0.97 * 0.08 / (0.97 * 0.08 + 0.03 * 0.92),
+    "overall_of_five": lambda: fmean([88.1, 86.2, 94.2, 82.4, 91.5]),
+    "golden_gate_size": lambda: (Z / 0.003) ** 2 * 0.04,
     "traffic_sum": lambda: 22 + 18 + 15 + 12 + 8 + 7 + 6 + 5 + 4 + 3,
 }

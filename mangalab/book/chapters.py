@@ -71,8 +71,15 @@ def _load(path: Path) -> dict[str, Chapter]:
         raise BookError(f"chapters.yml is no valid YAML: {' '.join(str(error).split())}") from None
     if not isinstance(raw, dict):
         raise BookError("chapters.yml must map chapter ids to their entries")
-    chapters = {name: _chapter(name, entry) for name, entry in raw.items()}
+    chapters = {name: _chapter(name, _all_others(name, entry, raw)) for name, entry in raw.items()}
     return {name: chapters[name] for name in _order(chapters)}
+
+
+def _all_others(name: str, entry: object, raw: dict) -> object:
+    """The entry with `needs: ["*"]` spelled out: a chapter that sums up the book names no list."""
+    if isinstance(entry, dict) and entry.get("needs") == ["*"]:
+        return {**entry, "needs": [other for other in raw if other != name]}
+    return entry
 
 
 def _chapter(name: str, entry: object) -> Chapter:

@@ -10,6 +10,7 @@ from scipy.optimize import Bounds, LinearConstraint, milp
 
 from mangalab.book.chapters import load
 from mangalab.book.project import Project
+from mangalab.book.records import SCHEMA
 from mangalab.strategy import atlas, records, value
 
 ROOT = Path(__file__).parents[1]
@@ -19,8 +20,8 @@ SELF = "18-strategic-direction"
 def written(root: Path, chapter: str, **changes) -> None:
     path = root / "artifacts" / "runs" / "cpu" / f"{chapter}.json"
     path.parent.mkdir(parents=True, exist_ok=True)
-    entry = {"chapter": chapter, "profile": "cpu", "status": "passed", "complete": True}
-    path.write_text(json.dumps({**entry, **changes}), encoding="utf8")
+    entry = {"schema": SCHEMA, "chapter": chapter, "profile": "cpu", "status": "passed"}
+    path.write_text(json.dumps({**entry, "complete": True, **changes}), encoding="utf8")
 
 
 @pytest.fixture
@@ -131,8 +132,8 @@ def test_the_plan_is_whole():
 
 def test_gain_takes_the_sign_of_what_is_better():
     compared = {"id": "x", "metric": "errors", "difference": -0.04, "low": -0.06, "high": -0.01, "n": 9}
-    entry = {"id": "i", "name": "n", "failure": "f", "rung": 1, "chapter": "c", "comparison": "x", "reverse": True,
-             "work": {"engineer_days": 2, "labels": 10, "monthly": 5}}
+    entry = {"id": "i", "name": "n", "failure": "f", "rung": 1, "chapter": "c", "comparison": "x",
+             "reverse": True, "work": {"engineer_days": 2, "labels": 10, "monthly": 5}}
     stated = {"interventions": [entry, {**entry, "id": "j", "comparison": "gone"}],
               "prices": {"engineer_days": 100, "labels": 1, "gpu_hours": 3}}
     found, absent = value.interventions({"c": {"comparisons": [compared]}}, stated)

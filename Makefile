@@ -8,7 +8,7 @@ export PYTHONUTF8 := 1
 FIND := for p in "$$PYTHON" python3 python3.13 python3.12 python3.11 python3.14; do \
   [ -n "$$p" ] && "$$p" -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo "$$p" && break; done
 
-.PHONY: help book run build test lab status accept diff doctor clean lint env
+.PHONY: help book run build test lab status accept diff pipeline doctor clean lint env
 .DEFAULT_GOAL := help
 
 help:   ## show this list
@@ -29,6 +29,8 @@ accept: env  ## make the last runs the reference that later runs are compared wi
 	@$(PY) -m mangalab.book.cli accept --profile $(PROFILE)
 diff: env  ## compare the last runs with the reference
 	@$(PY) -m mangalab.book.cli diff --profile $(PROFILE)
+pipeline: env  ## data to registered model in one go: hands-on project 8
+	@$(PY) -m mangalab.book.cli pipeline
 doctor: env  ## check packages, models, data, device, memory, disk, ports, browser
 	@$(PY) -m mangalab.book.cli doctor --profile $(PROFILE)
 lint: env  ## ruff and clean notebooks

@@ -5,7 +5,7 @@ import typer
 
 def register(app: typer.Typer) -> None:
     """Add every command of this package to the command line."""
-    from . import arithmetic, gate, look, new
+    from . import arithmetic, gate, look, new, practice
 
-    for module in (look, gate, new, arithmetic):
+    for module in (look, gate, new, arithmetic, practice):
         module.register(app)

@@ -1,0 +1,1 @@
+"""From checked data to a registered router with one command: hands-on project 8."""

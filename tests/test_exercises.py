@@ -181,7 +181,9 @@ def test_unknown_number_names_the_range():
 
 def test_every_exercise_has_its_page_and_every_page_is_in_the_contents():
     contents = (ROOT / "_toc.yml").read_text(encoding="utf8")
+    assert "book/projects/index" in contents and "glob: book/projects/[0-9]*" in contents
+    index = (ROOT / "book" / "projects" / "index.md").read_text(encoding="utf8")
     for one in catalogue.EXERCISES:
         page = (ROOT / f"{one.page}.md").read_text(encoding="utf8")
         assert f"mangalab exercise {one.number} --check" in page
-        assert one.page in contents
+        assert f"({Path(one.page).name}.md)" in index

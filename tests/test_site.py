@@ -116,7 +116,7 @@ def test_contents_name_only_existing_pages_and_every_chapter():
     entries += [below for entry in entries for below in entry.get("sections", [])]
     for name in [toc["root"], *(entry["file"] for entry in entries if "file" in entry)]:
         assert (ROOT / f"{name}.md").exists(), name
-    globs = ["notebooks/[0-9]*", "book/interview/[0-9]*"]
+    globs = ["notebooks/[0-9]*", "book/projects/[0-9]*", "book/interview/[0-9]*"]
     assert [entry["glob"] for entry in entries if "glob" in entry] == globs
 
 

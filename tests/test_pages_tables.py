@@ -67,6 +67,15 @@ def test_a_smoke_record_enters_no_table(tmp_path, name):
     assert SHOWN[name] not in html and "smoke build" in html
 
 
+def test_a_claim_that_another_settles_shows_its_measurement(tmp_path):
+    runs = make(tmp_path)
+    path = tmp_path / "book/claims.yml"
+    entries = [*sample_book.CLAIMS, {**sample_book.CLAIMS[1], "id": "002-33", "as": "003-01"}]
+    sample_book.write(path, json.dumps(entries))
+    row = html_of("claims-ledger", runs).split('id="claim-002-33"')[1]
+    assert "refuted" in row.split("</tr>")[0]
+
+
 def test_smoke_lines_of_the_history_enter_no_trend_of_another_profile(tmp_path):
     runs = make(tmp_path, "smoke")
     assert "2.319" not in html_of("run-trend", Runs(runs.project, "cpu"))

@@ -39,7 +39,10 @@ def judgements(runs: Runs, link: Link) -> dict[str, list[Judged]]:
 
 
 def claims(runs: Runs, link: Link) -> list[dict]:
-    """Rows of the ledger: an entry of the claims file with this profile's judgements."""
+    """Rows of the ledger: an entry of the claims file with this profile's judgements.
+
+    An entry with `as` has those of the claim that it names.
+    """
     found = judgements(runs, link)
     names = "seed text verdict kind derivation check chapter unit".split()
     return [
@@ -48,7 +51,7 @@ def claims(runs: Runs, link: Link) -> list[dict]:
             "id": str(entry["id"]),
             "correct": value_of(entry.get("correct"), entry.get("unit")),
             "url": link(str(entry.get("chapter"))),
-            "judged": found.get(str(entry["id"]), []),
+            "judged": found.get(str(entry["id"])) or found.get(str(entry.get("as")), []),
         }
         for entry in load_claims(runs.project)
     ]

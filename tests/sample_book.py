@@ -25,7 +25,7 @@ ALT = "Two bars, the first one twice as high as the second"
 CHAPTERS = ("04-ran", "05-failed", "06-never-run", "07-stale")
 INTERVIEW = [f"book/interview/{n}" for n in ("index", "general", "cards", "mock", "by-level", "print")]
 PAGES = [f"book/{n}" for n in ("claims", "status", "records", "glossary", "reading-orders")]
-PAGES += ["book/estimator"]
+PAGES += ["book/estimator", "book/decision-guide"]
 PAGES += [*(f"notebooks/{chapter}" for chapter in CHAPTERS), *INTERVIEW, "book/interview/04-ran"]
 INDEX = """# Sample
 
@@ -207,6 +207,8 @@ FILES: dict[str, object] = {
     "book/claims.yml": CLAIMS,
     "book/claims.md": "# Claims\n\n## All\n\n```{claims-ledger}\n```\n",
     "book/estimator.md": ESTIMATOR,
+    "book/decision-guide.md": (ROOT / "book" / "decision-guide.md").read_text(encoding="utf8"),
+    "book/guide.yml": (ROOT / "book" / "guide.yml").read_text(encoding="utf8"),
     "book/published.yml": (ROOT / "book" / "published.yml").read_text(encoding="utf8"),
     "book/status.md": "# Status\n\n## All\n\n```{run-status}\n```\n",
     "book/glossary.yml": [{"term": "singular value", "text": "A singular value is a gain $\\sigma$.",

@@ -183,7 +183,8 @@ def setup(app: Sphinx) -> dict:
     app.add_config_value("mangalab_strict", os.environ.get("MANGALAB_STRICT") == "1", "env", bool)
     # after sphinxcontrib-mermaid has added its script to the page, before anyone sorts scripts
     app.connect("html-page-context", draw_diagrams_offline)
-    for part in ("reading", "orders", "glossary", "landing", "access", "interview", "estimate"):
+    parts = ("reading", "orders", "glossary", "landing", "access", "interview", "estimate", "guide")
+    for part in parts:
         app.setup_extension(f"mangalab.book.site_{part}")
     app.add_role("measured", Measured())
     app.add_role("chapter", ChapterLink())

@@ -47,14 +47,15 @@ class Guide(SphinxDirective):
     def _rule(self, number: int, rule: dict, questions: list[dict]) -> list[nodes.Node]:
         when = " ".join(f"{q}={'|'.join(answers)}" for q, answers in rule["when"].items())
         head = f'<section class="guide-rule" id="rule-{rule["id"]}" data-when="{escape(when)}">'
-        title = f'<h3><span class="guide-rung">{number}</span> {escape(rule["do"])}</h3>'
+        name = f'<h3><span class="guide-rung">{number}</span> {escape(rule["do"])}</h3>'
+        number, title = rule["chapter"], self.titles.get(rule["chapter"], "chapter")
         text = (
             f"*When:* {guide.condition(rule, questions)}.\n\n{rule['because']}\n\n"
             f"*Not yet:* {rule['not_yet']}\n\n"
-            f"*Measured in* {{chapter}}`{rule['chapter']} {self.titles.get(rule['chapter'], 'chapter')}`."
+            f"*Measured in* {{chapter}}`{number} {title}`."
         )
         return [
-            nodes.raw("", head + title, format="html"),
+            nodes.raw("", head + name, format="html"),
             *self.parse_text_to_nodes(text),
             nodes.raw("", "</section>", format="html"),
         ]

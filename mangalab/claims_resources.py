@@ -122,5 +122,6 @@ CHECKS: dict[str, Callable[[], object]] = {
     "qlora_65b_gb": lambda: gb(SIXTY_FIVE, "qlora"),
     "context_growth": lambda: growth("fused"),
     "qlora_7b_batch_gb": lambda: gb(SEVEN, "qlora", batch=4),
+    "rare_rows": lambda: [5000 * share for share in (0.05, 0.04, 0.03)],
     "adapter_8b_mb": lambda: e.adapter_bytes(SHAPES["Llama-3-8B"], 16, e.ALL_LINEAR) / 1e6,
 }  # fmt: skip

@@ -31,9 +31,28 @@ document.addEventListener("DOMContentLoaded", () => {
     history.replaceState(null, "", given.size ? `#${given}` : location.pathname + location.search);
   }
 
-  for (const [name, value] of new URLSearchParams(location.hash.slice(1)))
-    if (form.elements[name]) form.elements[name].value = value;
+  function read() {
+    const told = new URLSearchParams(location.hash.slice(1));
+    if (![...told.keys()].some((name) => form.elements[name])) return;
+    for (const list of form.querySelectorAll("select")) list.value = told.get(list.name) || "";
+  }
+
+  read();
   form.hidden = false;
+  for (const link of document.querySelectorAll("a.guide-case"))
+    link.addEventListener("click", (event) => {
+      event.preventDefault();
+      location.hash = link.hash;
+      read();
+      update();
+      form.scrollIntoView();
+      form.querySelector("select").focus({ preventScroll: true });
+    });
+  for (const link of document.querySelectorAll(".guide-cases ol a"))
+    link.addEventListener("click", () => {
+      form.reset();
+      for (const { box } of rules) box.hidden = false;
+    });
   form.addEventListener("change", update);
   form.addEventListener("reset", () => setTimeout(update));
   update();

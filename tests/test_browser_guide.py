@@ -41,3 +41,24 @@ def test_by_keyboard(visit):
     page.get_by_label("What is wrong?").focus()
     page.keyboard.press("ArrowDown")
     assert len(shown(page)) < len(RULES)
+
+
+def test_a_known_case_fills_the_form(visit):
+    page = visit(PAGE)
+    page.get_by_role("link", name="Medical diagnosis").click()
+    assert page.locator("select[name=change]").input_value() == "never"
+    given = next(c["given"] for c in guide.load(browsing.sample_book.ROOT)["cases"]
+                 if c["case"] == "Medical diagnosis")  # fmt: skip
+    assert shown(page) == guide.chosen(RULES, given)
+    page.locator(".guide-cases ol a").last.click()
+    assert len(shown(page)) == len(RULES)
+
+
+@SAMPLE
+def test_without_a_script_every_rule_and_case_reads(chromium, served):
+    context = chromium.new_context(java_script_enabled=False)
+    page = context.new_page()
+    page.goto(f"{served}/{PAGE}")
+    assert len(shown(page)) == len(RULES) and not page.locator(".guide-form").is_visible()
+    assert page.locator(".guide-cases tbody tr").count() == 6
+    context.close()

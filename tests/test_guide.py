@@ -2,6 +2,7 @@
 
 import importlib
 import itertools
+import json
 import re
 from pathlib import Path
 
@@ -56,7 +57,7 @@ def test_rules_quote_values_of_the_chapter_that_they_name():
 
 def test_detectors_exist_and_are_used_in_their_chapters():
     rows = ROW.findall(PAGE)
-    assert len(rows) == 12
+    assert len(rows) == 16
     for *names, number in rows:
         (notebook,) = (ROOT / "notebooks").glob(f"{number}-*.ipynb")
         source = notebook.read_text(encoding="utf8")
@@ -64,6 +65,45 @@ def test_detectors_exist_and_are_used_in_their_chapters():
             module, _, function = name.rpartition(".")
             assert callable(getattr(importlib.import_module(f"mangalab.{module}"), function)), name
             assert re.search(rf"\b{function}\b", source), f"{name} in {notebook.name}"
+
+
+def test_every_instrument_shows_a_value_of_its_chapter():
+    lines = [line for line in PAGE.splitlines() if ROW.search(line)]
+    assert len(lines) == 16
+    for line in lines:
+        number = ROW.search(line)[3]
+        assert set(re.findall(r"\{measured\}`(\d\d)-", line)) == {number}, line
+
+
+TEXTS = PAGE + (ROOT / guide.FILE).read_text(encoding="utf8")
+QUOTED = sorted(set(re.findall(r"\{measured\}`([\w-]+:\w+)", TEXTS)))
+
+
+@pytest.mark.parametrize("quoted", QUOTED)
+def test_a_quoted_value_is_one_that_the_chapter_records(quoted):
+    chapter, key = quoted.split(":")
+    accepted = ROOT / "reference" / "cpu" / f"{chapter}.json"
+    values = json.loads(accepted.read_text(encoding="utf8"))["values"] if accepted.exists() else {}
+    assert key in values or key in (ROOT / "notebooks" / f"{chapter}.ipynb").read_text(encoding="utf8")
+
+
+def test_known_cases_come_out_with_their_first_rules():
+    told = {c["case"]: guide.chosen(FOUND["rules"], c["given"]) for c in FOUND["cases"]}
+    assert [ids[0] for ids in told.values()] == [
+        "retrieve", "lora-manner", "retrieve", "lora-manner", "retrieve", "examples"]  # fmt: skip
+    assert "lora-facts" in told["Medical diagnosis"]
+    assert "lora-facts" not in told["Customer support on a knowledge base"]
+    html = site_guide.cases(FOUND)
+    assert html.count("<tr>") == 7 and 'href="#wrong=facts&change=daily' in html.replace("&amp;", "&")
+
+
+def test_a_case_with_an_answer_that_is_none_is_named(tmp_path):
+    (tmp_path / "book").mkdir()
+    text = (ROOT / guide.FILE).read_text("utf8")
+    wrong = text.replace("given: {wrong: facts, change: daily", "given: {wrong: fact, change: daily")
+    (tmp_path / guide.FILE).write_text(wrong, encoding="utf8")
+    with pytest.raises(BookError, match="Customer support .* answers wrong with 'fact'"):
+        guide.load(tmp_path)
 
 
 def test_a_rule_that_asks_what_no_question_answers_is_named(tmp_path):

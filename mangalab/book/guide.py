@@ -26,6 +26,10 @@ def load(root: Path) -> dict[str, Any]:
         for question, answers in rule["when"].items():
             if unknown := set(answers) - known.get(question, set()):
                 raise BookError(f"{FILE}: rule {name} asks for {question} = {sorted(unknown)}")
+    for case in found.get("cases", []):
+        for question, answer in case["given"].items():
+            if answer not in known.get(question, set()):
+                raise BookError(f"{FILE}: case {case['case']} answers {question} with {answer!r}")
     return found
 
 

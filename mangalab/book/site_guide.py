@@ -2,6 +2,7 @@
 
 from html import escape
 from pathlib import Path
+from urllib.parse import urlencode
 
 from docutils import nodes
 from sphinx.application import Sphinx
@@ -27,6 +28,35 @@ def form(questions: list[dict]) -> str:
         f'<form class="guide-form" hidden aria-label="Your situation">{"".join(fields)}'
         '<button type="reset">Start again</button></form><p class="guide-says" role="status"></p>'
     )
+
+
+def cases(found: dict) -> str:
+    """The known cases: the usual advice, and the first rules here; each links to the filled form."""
+    titles = {rule["id"]: rule["do"] for rule in found["rules"]}
+    rows = []
+    for case in found.get("cases", []):
+        ids = guide.chosen(found["rules"], case["given"])
+        steps = "".join(f'<li><a href="#rule-{i}">{escape(titles[i])}</a></li>' for i in ids[:3])
+        rows.append(
+            f'<tr><th scope="row"><a class="guide-case" href="#{escape(urlencode(case["given"]))}">'
+            f'{escape(case["case"])}</a></th><td data-label="Usual advice"><div>{escape(case["said"])}'
+            f'</div></td><td data-label="First rules here"><div><ol>{steps}</ol></div></td></tr>'
+        )
+    head = "".join(f'<th scope="col">{t}</th>' for t in ("Case", "Usual advice", "First rules here"))
+    return (
+        f'<div class="records"><table class="ledger guide-cases"><thead><tr>{head}</tr></thead>'
+        f"<tbody>{''.join(rows)}</tbody></table></div>"
+    )
+
+
+class Cases(SphinxDirective):
+    """``{decision-cases}``: known cases under these rules."""
+
+    def run(self) -> list[nodes.Node]:
+        """The table."""
+        root = Path(self.env.srcdir)
+        self.env.note_dependency(str(root / guide.FILE))
+        return [nodes.raw("", cases(guide.load(root)), format="html")]
 
 
 class Guide(SphinxDirective):
@@ -72,5 +102,6 @@ def keep_to_its_page(app: Sphinx, pagename: str, template: str, context: dict, _
 def setup(app: Sphinx) -> dict:
     """Register the directive with Sphinx."""
     app.add_directive("decision-guide", Guide)
+    app.add_directive("decision-cases", Cases)
     app.connect("html-page-context", keep_to_its_page)
     return {"version": "1", "parallel_read_safe": True, "parallel_write_safe": True}

@@ -102,7 +102,7 @@ def test_a_case_with_an_answer_that_is_none_is_named(tmp_path):
     text = (ROOT / guide.FILE).read_text("utf8")
     wrong = text.replace("given: {wrong: facts, change: daily", "given: {wrong: fact, change: daily")
     (tmp_path / guide.FILE).write_text(wrong, encoding="utf8")
-    with pytest.raises(BookError, match="Customer support .* answers wrong with 'fact'"):
+    with pytest.raises(BookError, match=r"Customer support .* answers wrong with 'fact'"):
         guide.load(tmp_path)
 
 

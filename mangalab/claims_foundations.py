@@ -14,7 +14,7 @@ from math import log, sqrt
 from pathlib import Path
 
 from . import estimate as e
-from .claims_checks import accepts, half_width
+from .claims_checks import BIG, accepts, half_width, lora
 
 REFERENCES = Path(__file__).parents[1] / "references.bib"
 # The overview's reading list: years as it states them, by key of references.bib (LambdaRank apart).
@@ -175,6 +175,11 @@ def dpo_start() -> float:
     return float(dpo_loss(logps, logps, 0.1))
 
 
+def operations(rank: int) -> float:
+    """Operations a token of training q and v adapters of Llama-3-70B."""
+    return 4 * BIG.linear_parameters + 6 * lora(rank)
+
+
 def default_warmup() -> float:
     """Warm-up that `transformers.TrainingArguments` gives who asks for none."""
     from transformers import TrainingArguments
@@ -184,6 +189,7 @@ def default_warmup() -> float:
 
 CHECKS: dict[str, Callable[[], object]] = {
     "years_off": years_off,
+    "rank_16_over_8": lambda: operations(16) / operations(8),
     "documents": lambda: 4 + 5 + 6 + 2 + 1,
     "dollars_a_point_month": lambda: 170_000 / 2.7 / 12,
     "printed_calls": printed_calls,

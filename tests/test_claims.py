@@ -8,7 +8,8 @@ import yaml
 from mangalab import claims_checks, claims_foundations, claims_resources
 from mangalab.claims import judge
 
-LEDGER = yaml.safe_load((Path(__file__).parents[1] / "book" / "claims.yml").read_text(encoding="utf8"))
+ROOT = Path(__file__).parents[1]
+LEDGER = yaml.safe_load((ROOT / "book" / "claims.yml").read_text(encoding="utf8"))
 BY_ID = {entry["id"]: entry for entry in LEDGER}
 CHECKED = [entry for entry in LEDGER if entry["kind"] in ("compute", "table")]
 REQUIRED = {"id", "seed", "text", "claimed", "kind", "verdict", "correct", "derivation", "chapter"}
@@ -56,6 +57,13 @@ def test_ids_are_unique_and_complete():
     assert {f"002-{i:02d}" for i in range(1, 57)} - WAITING <= set(BY_ID)
     assert {f"004-{i:02d}" for i in range(1, 34)} <= set(BY_ID)
     assert {f"000-{i:02d}" for i in range(1, 12)} <= set(BY_ID)
+
+
+def test_an_experiment_is_measured_by_the_chapter_that_it_names():
+    texts = {p.stem: p.read_text(encoding="utf8") for p in (ROOT / "notebooks").glob("*.ipynb")}
+    for entry in LEDGER:
+        if entry["kind"] == "experiment" and "as" not in entry:
+            assert f'\\"{entry["id"]}\\"' in texts[entry["chapter"]], entry["id"]
 
 
 def test_a_claim_settled_with_another_names_one_that_the_same_chapter_measures():

@@ -19,6 +19,8 @@ A100 = e.DEVICES["A100-80"]
 # The guide's table: parameters, A100s, and a million sequences of 2048 tokens at 40 % of the peak.
 RUNS, TOKENS = ((7e9, 2), (13e9, 4), (70e9, 16)), 1e6 * 2048
 STATED_HOURS, DOLLARS = (48, 72, 240), 3.67
+# Chapter 09: an assumed price of a managed T4 hour, and the prices that its table implies.
+T4_DOLLARS, T4_IMPLIED = 0.736, (8 / (52 / 12 * 0.5), 3 / 2, 2.5 / 1.5)
 
 
 def gb(shape: Shape, method: str, **options: object) -> float:
@@ -54,6 +56,20 @@ def checkpointing_percent() -> float:
     plan = Plan(SHAPES["SmolLM2-135M"], "lora", batch=4, length=512)
     kept = memory(replace(plan, checkpointing=False)).total
     return 100 * (1 - memory(plan).total / kept)
+
+
+def cyclic_lowest() -> float:
+    """Lowest rate of two cycles of the guide's cyclical schedule."""
+    import torch
+
+    optimizer = torch.optim.SGD([torch.zeros(1, requires_grad=True)], lr=3e-5)
+    schedule = torch.optim.lr_scheduler.CyclicLR(optimizer, 3e-5, 1e-4, 10, cycle_momentum=False)
+    found = []
+    for _ in range(40):
+        optimizer.step()
+        schedule.step()
+        found.append(schedule.get_last_lr()[0])
+    return min(found)
 
 
 def sharded(stage: str, devices: int = 64) -> float:
@@ -124,4 +140,12 @@ CHECKS: dict[str, Callable[[], object]] = {
     "qlora_7b_batch_gb": lambda: gb(SEVEN, "qlora", batch=4),
     "rare_rows": lambda: [5000 * share for share in (0.05, 0.04, 0.03)],
     "adapter_8b_mb": lambda: e.adapter_bytes(SHAPES["Llama-3-8B"], 16, e.ALL_LINEAR) / 1e6,
+    # chapter 09's table of trainings
+    "weekly_t4_dollars": lambda: 52 / 12 * 0.5 * T4_DOLLARS,
+    "lora_70b_trained": lambda: e.lora_parameters(SEVENTY, 16),
+    "adapter_in_table": lambda: 2 * 1024 * 512 + 512 + 1024,
+    "lora_70b_hours": lambda: e.hours(6 * SEVENTY.parameters * 3000 * 512 * 3, A100, mfu=0.4),
+    "t4_price_ratio": lambda: max(T4_IMPLIED) / min(T4_IMPLIED),
+    "training_bill": lambda: 8 + 8 + 3 + 2.5 + 192,
+    "cyclic_lowest": cyclic_lowest,
 }  # fmt: skip

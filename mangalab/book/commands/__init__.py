@@ -5,7 +5,7 @@ import typer
 
 def register(app: typer.Typer) -> None:
     """Add every command of this package to the command line."""
-    from . import arithmetic, gate, look, new, practice
+    from . import arithmetic, gate, look, new, practice, serve
 
-    for module in (look, gate, new, arithmetic, practice):
+    for module in (look, gate, new, arithmetic, practice, serve):
         module.register(app)

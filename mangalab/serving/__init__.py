@@ -1,0 +1,1 @@
+"""Several adapters served from one base model over HTTP."""

@@ -23,7 +23,7 @@ def untimed(record: dict) -> dict:
 def again(smoke_book, tmp_path_factory) -> Path:
     """The book's smoke run once more in another folder, as many chapters side by side as fit."""
     root = tmp_path_factory.mktemp("again")
-    for name in ("notebooks", "book", "chapters.yml", "requirements.lock"):
+    for name in ("notebooks", "book", "mangalab", "chapters.yml", "requirements.lock"):
         (root / name).symlink_to(ROOT / name)
     project = Project(root)
     chapters = list(load(project).values())

@@ -38,7 +38,7 @@ def test_page_shows_the_run(smoke_book, chapter):
     page = (smoke_book / "notebooks" / f"{chapter}.html").read_text(encoding="utf8")
     assert "run card" in page and "Smoke run" in page
     body = re.sub(r"<(code|pre|script)\b.*?</\1>", "", page, flags=re.DOTALL)
-    for leak in ("{glue", "{measured}", "Traceback (most recent", "papermill-error-cell"):
+    for leak in ("{glue", "{measured}`", "Traceback (most recent", "papermill-error-cell"):
         assert leak not in body
 
 

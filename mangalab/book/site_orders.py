@@ -10,7 +10,7 @@ from sphinx.application import Sphinx
 from sphinx.environment import BuildEnvironment
 from sphinx.util.docutils import SphinxDirective
 
-from . import pages, reading
+from . import chapters, pages, reading
 from .project import Project
 
 CHAPTERS = "notebooks/"
@@ -89,16 +89,18 @@ class ReadingOrders(SphinxDirective):
 
 
 def step_title(env: BuildEnvironment, step: reading.Step, docname: str | None) -> str:
-    """Title of a step's page: of the chapter's entry, of the page, or its name."""
+    """Title of a step's page: of the plan, of the chapter's entry, of the page, or its name.
+
+    Never what the builder knows of other pages: that depends on the order in which it reads them.
+    """
     project = Project(Path(env.srcdir))
     planned = {c.number: c.title for tier in reading.tiers(project) for c in tier.chapters}
     number = step.chapter or (PurePosixPath(docname).name if docname else "")
     number = number.partition("-")[0]
     if number in planned:
         return f"{number} {planned[number]}"
-    if docname and docname in env.titles:
-        return env.titles[docname].astext()
-    return heading(project, docname) or step.page or number
+    entry = chapters.load(project).get(PurePosixPath(docname or "").name)
+    return entry.title if entry else heading(project, docname) or step.page or number
 
 
 def heading(project: Project, docname: str | None) -> str | None:

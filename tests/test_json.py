@@ -5,7 +5,10 @@ import re
 
 import pytest
 from test_accept import ROOT, book, call, passed  # noqa: F401
+from test_times import executed
 from test_tools import adapter  # noqa: F401
+
+TIMES = ["status", "05", "--times"]
 
 ROWS = dict(
     re.match(r"\| (.+?) \| (.+) \|$", line).groups()
@@ -31,6 +34,8 @@ def printed(*arguments: str) -> dict:
     ("row", "arguments", "inner", "place"),
     [
         ("`status`", ["status"], "… each of `chapters`", lambda told: told["chapters"][0]),
+        ("`status --times`", TIMES, "… each of its `chapters`", lambda told: told["chapters"][0]),
+        ("`status --times`", TIMES, "… each of its `cells`", lambda told: told["cells"][0]),
         ("`why`", ["why", "05"], None, None),
         ("`doctor`", ["doctor"], "… each of `findings`", lambda told: told["findings"][0]),
         ("`diff`", ["diff"], None, None),
@@ -44,6 +49,7 @@ def test_documented_fields_are_printed(book, adapter, monkeypatch, row, argument
 
     monkeypatch.setattr(doctor, "models", doctor.ports)  # no model is looked at here
     passed(book, "05-x")
+    executed(book, "05-x")
     told = printed(*(str(adapter) if word == "ADAPTER" else word for word in arguments))
     assert set(told) == fields(row)
     if inner:

@@ -5,12 +5,15 @@ from __future__ import annotations
 import json
 import sys
 from dataclasses import asdict
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from ..project import BookError, Project, check_profile
 from .shared import DEFAULT, AsJson, Chapters, DryRun, ProfileName, opened
+
+if TYPE_CHECKING:
+    from ..chapters import Chapter
 
 
 def _print(contents: Any) -> None:
@@ -25,16 +28,29 @@ def status(
         float | None,
         typer.Option(help="fail when a chapter's last good run is older than so many days", min=0),
     ] = None,
+    times: Annotated[
+        bool, typer.Option("--times", help="where the seconds of the last runs went, worst first")
+    ] = False,
 ) -> None:
     """One line a chapter: state of the last run, cost, and whether it is still fresh.
 
-    Exit codes: 0, and with --max-age 1 when a good run is too old or missing; 2 bad input.
+    With --times, instead: the seconds of the last runs by kind of work (training, generation, loading,
+    evaluation, figures, ...), by chapter, and the worst cells. The kind of a cell is read off the names
+    that it calls; a cell's seconds are never split.
+
+    Exit codes: 0, and with --max-age 1 when a good run is too old or missing; 2 bad input, or --times
+    where no run of the profile is.
 
     Example: mangalab status --profile cpu --max-age 7 --json
     """
     from .. import status as book_status
 
     project, chosen = opened(profile, chapters)
+    if times and max_age is not None:
+        raise BookError("--times and --max-age are two questions: ask one at a time")
+    if times:
+        _times(project, chosen, profile, as_json)
+        return
     found = book_status.states(project, chosen, profile)
     old = book_status.too_old(found, max_age) if max_age is not None else []
     if as_json:
@@ -46,6 +62,16 @@ def status(
         for line in old:
             print(f"too old: {line}")
     raise typer.Exit(1 if old else 0)
+
+
+def _times(project: Project, chosen: list[Chapter], profile: str, as_json: bool) -> None:
+    from .. import times as book_times
+
+    found = book_times.times(project, chosen, profile)
+    if as_json:
+        _print(found.as_json())
+    else:
+        print("\n".join(book_times.lines(found)))
 
 
 def why(chapter: str, profile: ProfileName = DEFAULT, as_json: AsJson = False) -> None:

@@ -14,7 +14,10 @@ from .project import BookError, Project
 
 
 class Budget(BaseModel):
-    """What one run may take: wall seconds on two cores, peak memory of its processes in MB."""
+    """What one run may take: wall seconds on two cores, peak memory of its processes in MB.
+
+    Pages that several processes share count once.
+    """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
     seconds: float = Field(gt=0)

@@ -18,6 +18,7 @@ import psutil
 from .worker import MARK
 
 STEP = 0.25  # seconds between two looks at a worker
+LARGE = 200 * 2**20  # bytes; smaller processes share too little to matter
 # every library that a chapter may load counts its threads by one of these
 THREADS = """OMP_NUM_THREADS MKL_NUM_THREADS OPENBLAS_NUM_THREADS BLIS_NUM_THREADS RAYON_NUM_THREADS
 VECLIB_MAXIMUM_THREADS NUMEXPR_NUM_THREADS LOKY_MAX_CPU_COUNT""".split()
@@ -99,21 +100,33 @@ def _listen(stream: Any, seen: Watch, log: Any) -> None:
 
 
 def _measure(pid: int, seen: Watch) -> list[psutil.Process]:
-    """Add up the resident memory of a process and all below it; returns them."""
+    """Add up the memory of a process and all below it; returns them.
+
+    Resident memory, and where it would count pages twice (several large processes, forked ones share
+    what neither has written since) each one's proportional share of its pages, on Linux.
+    """
     try:
         top = psutil.Process(pid)
         family = [top, *top.children(recursive=True)]
     except psutil.Error:
         return []
-    total = 0
-    for process in family:
-        try:
-            total += process.memory_info().rss
-        except psutil.Error:
-            continue  # it ended between the two calls
-    seen.mb = total / 2**20
+    sizes = {process: _size(process, "rss") for process in family}
+    large = [process for process, size in sizes.items() if size > LARGE]
+    # shares take longer to ask for, so only where they can make a difference
+    if len(large) > 1 and sum(sizes.values()) > seen.peak_mb * 2**20:
+        sizes |= {process: _size(process, "pss") or sizes[process] for process in large}
+    seen.mb = sum(sizes.values()) / 2**20
     seen.peak_mb = max(seen.peak_mb, seen.mb)
     return family
+
+
+def _size(process: psutil.Process, kind: str) -> int:
+    """Bytes of a process's memory, `rss` or `pss`; 0 where it ended meanwhile or nobody can tell."""
+    try:
+        info = process.memory_info() if kind == "rss" else process.memory_full_info()
+    except psutil.Error:
+        return 0
+    return getattr(info, kind, 0)
 
 
 def _end(worker: subprocess.Popen[str], family: list[psutil.Process]) -> None:

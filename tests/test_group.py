@@ -2,9 +2,12 @@
 
 import multiprocessing
 import os
+import re
 import signal
+import subprocess
 import sys
 import time
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -13,6 +16,7 @@ from mangalab.distributed import killed, replicas
 from mangalab.distributed.group import GroupError, launch
 from mangalab.training.resumable import Recipe
 
+ROOT = Path(__file__).resolve().parents[1]
 MESSAGES = [[101, 2054 + i, 2003 + 3 * i, 102][: 3 + i % 2] for i in range(12)]
 LABELS = [i % 4 for i in range(12)]
 
@@ -93,3 +97,15 @@ def test_killed_run_resumes_to_the_same_bits(tmp_path):
     whole = killed.train(killed.Task(MESSAGES, LABELS, task.recipe, tmp_path / "other", 2, classes=4))
     assert resumed == whole
     assert alive() == []
+
+
+@pytest.mark.slow
+@pytest.mark.model
+def test_torchrun_finds_the_true_gradient():
+    """The entry that chapter 09 names: two gloo processes, started by torch's own launcher."""
+    line = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2",
+            "-m", "mangalab.distributed"]  # fmt: skip
+    told = subprocess.run(line, capture_output=True, text=True, timeout=120, cwd=ROOT)
+    found = re.search(r"2 processes: gradient within (\S+) of one process; (.+)", told.stdout)
+    assert found, told.stderr[-2000:]
+    assert float(found[1]) < 1e-5 and found[2] == "replicas equal: True"

@@ -45,7 +45,6 @@ class Chapter(BaseModel):
         """Parameters that this profile changes; the notebook itself holds the cpu values."""
         return {"smoke": self.smoke, "gpu": self.gpu}.get(profile, {})
 
-
     def threads_for(self, profile: str) -> int:
         """Threads of a run, the same on every machine: results depend on their number."""
         return 1 if profile == "smoke" else self.threads

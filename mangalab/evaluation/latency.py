@@ -38,15 +38,24 @@ def threads(count: int):
         torch.set_num_threads(before)
 
 
+def _clock() -> float:
+    """Seconds, once the GPU (if one is in use) has done what it was given."""
+    import torch
+
+    if torch.cuda.is_initialized():
+        torch.cuda.synchronize()
+    return time.perf_counter()
+
+
 def measure(call: Callable[[str], object], messages: Sequence[str], warm: int = 10) -> Latency:
     """Time ``call(message)`` for each message after ``warm`` untimed calls."""
     for message in messages[:warm]:
         call(message)
     found = np.empty(len(messages))
     for index, message in enumerate(messages):
-        started = time.perf_counter()
+        started = _clock()
         call(message)
-        found[index] = 1000 * (time.perf_counter() - started)
+        found[index] = 1000 * (_clock() - started)
     return Latency(found)
 
 
@@ -66,9 +75,9 @@ def paired_times(
         for name in names[turn:] + names[:turn]:
             calls[name](items[start])
             for item in items[start : start + block]:
-                before = time.perf_counter()
+                before = _clock()
                 calls[name](item)
-                found[name].append(1000 * (time.perf_counter() - before))
+                found[name].append(1000 * (_clock() - before))
     return {name: Latency(np.array(times)) for name, times in found.items()}
 
 

@@ -11,7 +11,7 @@ import sample_book
 import yaml
 
 from mangalab.book import interview_schema as schema
-from mangalab.book.interview import LEVELS, BankError, load_bank
+from mangalab.book.interview import LEVELS, BankError, bind, load_bank
 
 ROOT = Path(__file__).resolve().parents[1]
 BANKS = sorted((ROOT / "book" / "interview").glob("*.yml"))
@@ -64,6 +64,22 @@ def test_banks_quote_only_what_runs_recorded():
     quoted = {pair for bank, q in questions for pair in schema.quoted_values(q, bank)}
     known = {(chapter, key) for chapter, record in records.items() for key in record["values"]}
     assert {pair for pair in quoted if pair[0] in records} - known == set()
+
+
+@pytest.mark.parametrize("path", BANKS, ids=[path.stem for path in BANKS])
+def test_no_braces_are_left_for_the_reader(path):
+    """Outside code and formulas, whatever stands in braces is filled in."""
+    for question in schema.read_bank(path):
+        for field, text in question.texts():
+            shown = schema.VERBATIM.sub(" ", schema.with_roles(text, path.stem))
+            left = re.findall(r"\{[a-z_][^},]*\}", shown.replace("{measured}", " "))
+            assert not left, f"{question.id}, {field}: {left}"
+
+
+def test_keys_of_one_word_are_filled_in_and_groups_of_formulas_are_not():
+    assert bind("{churn} of {n_test}", {"churn": "3 %", "n_test": "9"}, "x") == "3 % of 9"
+    formula = r"$\frac{a}{bc} x_{to} \mathrm{rank}$ \{or\}"
+    assert bind(formula, {}, "x") == formula
 
 
 @pytest.mark.parametrize(

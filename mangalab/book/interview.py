@@ -5,8 +5,8 @@ from pathlib import Path
 
 LEVELS = ("Fresh", "Intermediate", "Advanced", "Expert")
 REQUIRED = ("id", "level", "minutes", "question", "answer", "key_insight", "mistake")
-# {base_recall}, but not the groups of a formula such as \\frac{a_i}{b_i} or x_{t_0}
-PLACEHOLDER = re.compile(r"(?<![\w^_}])\{([a-z][a-z0-9]*(?:_[a-z0-9]+)+)\}")
+# {base_recall} and {churn}, but not the groups of a formula such as \\frac{a_i}{b_i} or x_{t_0}
+PLACEHOLDER = re.compile(r"(?<![\w^_}\\])\{([a-z][a-z0-9]+(?:_[a-z0-9]+)*|[a-z](?:_[a-z0-9]+)+)\}")
 MISTAKE = {"what": "The mistake", "tempting": "Why it tempts", "cost": "What it costs"}
 
 

@@ -55,6 +55,18 @@ def test_masked_tags_count_tokens_of_labelled_messages():
     assert torch.allclose(first, torch.nn.functional.cross_entropy(logits[1:2], targets[1:2]))
 
 
+def test_messages_without_a_label_are_not_encoded_and_change_nothing(bert, streams):
+    some = TASKS[1]  # the last four of twelve messages carry no label of it
+    model = mt.MultiModel(bert, [some], mt.MultiConfig(**SMALL), torch.float32)
+    seen, encode = [], model.states
+    model.states = lambda batch, x: seen.append(len(batch.lengths)) or encode(batch, x)
+    both = [mt.task_losses(model, streams, {"first": rows})[0] for rows in ([3, 9, 5, 11], [3, 5])]
+    assert torch.allclose(*both) and both[0] > 0 and seen == [2, 2]
+    nobody = mt.task_losses(model, streams, {"first": [9, 10]})[0]
+    nobody.backward()  # a step without labels still has gradients, all zero
+    assert nobody == 0 and all(p.grad.abs().max() == 0 for p in model.shared)
+
+
 def project_by_the_paper(gradients, orders):
     """Algorithm 1 of PCGrad on the vectors themselves."""
     out = []

@@ -188,16 +188,28 @@ def task_gradients(
 def task_losses(
     model: MultiModel, streams: Mapping[str, Stream], rows: Mapping[str, Sequence[int]]
 ) -> list[Tensor]:
-    """Masked loss of every task on the given rows of its stream; each stream is encoded once."""
+    """Masked loss of every task on the given rows of its stream; each stream is encoded once.
+
+    Messages without a label of any of the model's tasks add nothing and are left out.
+    """
     found, device = {}, model.device
     for name in dict.fromkeys(task.stream for task in model.tasks.values()):
-        batch, x = streams[name].batch(rows[name], device)
+        tasks = [t for t in model.tasks.values() if t.stream == name]
+        used = _labelled(streams[name], tasks, rows[name])
+        batch, x = streams[name].batch(used, device)
         states = model.states(batch, x)
-        for task in (t for t in model.tasks.values() if t.stream == name):
-            targets, mask = (part.to(device) for part in streams[name].labels(task, rows[name]))
+        for task in tasks:
+            targets, mask = (part.to(device) for part in streams[name].labels(task, used))
             logits = model.logits(task.name, states, batch)
             found[task.name] = masked_loss(task, logits, targets, mask, batch.rows)
     return [found[name] for name in model.tasks]
+
+
+def _labelled(stream: Stream, tasks: Sequence[Task], rows: Sequence[int]) -> list[int]:
+    """Those of ``rows`` with a label of one of ``tasks``; one message, if none has."""
+    masks = [stream.labels(task, rows)[1] for task in tasks]
+    kept = torch.stack(masks).any(0).nonzero().flatten().tolist() or [0]
+    return [rows[i] for i in kept]
 
 
 def train_multi(

@@ -16,6 +16,8 @@ from papermill.engines import NBClientEngine
 
 from .notebook import INJECTED, code_cells, tags
 
+SAVE_EVERY = 2.0  # seconds between writes of the notebook while it runs
+
 
 @dataclass
 class Account:
@@ -81,12 +83,30 @@ class HonestClient(PapermillNotebookClient):
         if not ok:
             self.nb_man.cell_exception(self.nb.cells[index], cell_index=index)
         self.nb_man.cell_complete(self.nb.cells[index], cell_index=index)
+        if not ok:
+            self.nb_man.save(at_once=True)
 
 
 def _exit_message(error: CellExecutionError) -> str:
     if error.ename == "SystemExit":
         return f"the cell called sys.exit({error.evalue}), later cells did not run"
     return error.evalue
+
+
+def save_sparingly(nb_man: Any, every: float = SAVE_EVERY) -> None:
+    """Let papermill's manager write its file at most every so many seconds.
+
+    It writes the whole notebook before and after each cell, which is seconds a chapter; papermill
+    itself writes the final state.
+    """
+    write = nb_man.save
+
+    def save(at_once: bool = False, **ignored: Any) -> None:
+        waited = (nb_man.now() - nb_man.last_save_time).total_seconds()
+        if at_once or nb_man.end_time or waited >= every:
+            write()
+
+    nb_man.save = save
 
 
 class HonestEngine(NBClientEngine):
@@ -105,6 +125,7 @@ class HonestEngine(NBClientEngine):
     ) -> None:
         """Run the notebook with the honest client; papermill calls this."""
         account = account or Account(len(code_cells(nb_man.nb)))
+        save_sparingly(nb_man)
         for cell in nb_man.nb.cells:
             if INJECTED in tags(cell):  # the book hides what papermill added
                 cell.metadata["tags"] = [*tags(cell), "remove-cell"]

@@ -34,7 +34,7 @@ def _pick(labels: Tensor, c: int, k: int, generator: torch.Generator) -> Tensor:
 
 def prototypes(x: Tensor, labels: Tensor) -> Tensor:
     """Mean of each class, (classes, d) (Snell et al. 2017, equation 1)."""
-    share = F.one_hot(labels).to(x.dtype)
+    share = F.one_hot(labels).to(x)
     return (share / share.sum(0)).T @ x
 
 
@@ -85,13 +85,13 @@ def train_projection(
 
     A learned scale goes with it, or plain distances of unit vectors could not become confident.
     """
-    weight = torch.eye(x.shape[1], requires_grad=True)
-    scale = torch.tensor(10.0, requires_grad=True)
+    weight = torch.eye(x.shape[1], device=x.device, requires_grad=True)
+    scale = torch.tensor(10.0, device=x.device, requires_grad=True)
     optimizer, losses = torch.optim.Adam([weight, scale], lr=config.lr), []
     for supports, queries, ys, yq in episodes(labels, config):
         centres = prototypes(x[supports] @ weight.T, ys)
         logits = scale * distance_logits(x[queries] @ weight.T, centres, squared)
-        losses.append(_step(optimizer, F.cross_entropy(logits, yq)))
+        losses.append(_step(optimizer, F.cross_entropy(logits, yq.to(x.device))))
     return weight.detach(), losses
 
 
@@ -111,6 +111,7 @@ class TopLayers(nn.Module):
         self.head = nn.Linear(encoder.width, ways)
         for p in self.head.parameters():
             nn.init.zeros_(p)
+        self.to(encoder.embeddings.word_embeddings.weight.device)
 
     def features(self, batch: Packed, x: Tensor) -> Tensor:
         """Sentence vectors (n, d) from packed states (T, d)."""
@@ -133,14 +134,16 @@ class States:
     def pack(self, rows: Tensor) -> tuple[Packed, Tensor]:
         """The messages ``rows`` and their states, packed."""
         found = rows.tolist()
-        return Packed.of([self.messages[i] for i in found]), torch.cat([self.below[i] for i in found])
+        x = torch.cat([self.below[i] for i in found])
+        return Packed.of([self.messages[i] for i in found], x.device.type), x
 
     @torch.no_grad()
     def map(self, function: Callable[[Packed, Tensor], Tensor], rows: Tensor, size: int = 64) -> Tensor:
         """``function(batch, states)`` of the messages ``rows``, in their order."""
         order = sorted(range(len(rows)), key=lambda i: len(self.messages[int(rows[i])]))
         parts = [function(*self.pack(rows[order[i : i + size]])) for i in range(0, len(order), size)]
-        return torch.cat(parts)[torch.tensor(order).argsort()]
+        whole = torch.cat(parts)
+        return whole[torch.tensor(order).argsort().to(whole.device)]
 
 
 def adapt(
@@ -160,11 +163,13 @@ def adapt(
 
 def head_loss(z: Tensor, y: Tensor) -> Callable[[Params], Tensor]:
     """Cross-entropy on vectors ``z`` as a function of the head's weight and bias."""
+    y = y.to(z.device)
     return lambda head: F.cross_entropy(F.linear(z, head["weight"], head["bias"]), y)
 
 
 def whole_loss(model: TopLayers, packed: tuple, y: Tensor) -> Callable[[Params], Tensor]:
     """Cross-entropy as a function of all parameters of ``model``."""
+    y = y.to(packed[1].device)
     return lambda params: F.cross_entropy(functional_call(model, params, packed), y)
 
 
@@ -196,7 +201,8 @@ def pair_loss(z: Tensor, labels: Tensor) -> Tensor:
 
     SetFit (Tunstall et al. 2022) draws as many positive as negative pairs; here all count.
     """
-    i, j = torch.triu_indices(len(z), len(z), 1)
+    i, j = torch.triu_indices(len(z), len(z), 1, device=z.device)
+    labels = labels.to(z.device)
     unit, same = F.normalize(z, dim=-1), labels[i] == labels[j]
     errors = ((unit[i] * unit[j]).sum(-1) - same.float()).square()
     return (errors[same].mean() + errors[~same].mean()) / 2

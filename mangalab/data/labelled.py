@@ -28,9 +28,8 @@ class Text:
 @cache
 def genres(n: int = 8) -> tuple[str, ...]:
     """The ``n`` most frequent genres of the catalogue, most frequent first."""
-    return tuple(
-        name for name, _ in Counter(g for t in catalogue.load() for g in t.genres).most_common(n)
-    )
+    counted = Counter(g for t in catalogue.load() for g in t.genres)
+    return tuple(name for name, _ in counted.most_common(n))
 
 
 def genre(title: Title) -> str:
@@ -47,10 +46,8 @@ def load(split: str, n: int, seed: int = 0) -> tuple[Text, ...]:
     if split not in SPLITS:
         raise ValueError(f"no split {split!r}; use one of {', '.join(SPLITS)}")
     found = []
-    for kind, texts in zip(
-        KINDS, (_described(split), _asked(split), _searched(split), _said(split)), strict=True
-    ):
-        texts = [pair for pair in texts if len(pair[0].split()) > 2]  # one token predicts nothing
+    for kind, source in zip(KINDS, (_described, _asked, _searched, _said), strict=True):
+        texts = [pair for pair in source(split) if len(pair[0].split()) > 2]  # one token tells nothing
         drawn = random.Random(f"{seed}:{split}:{kind}").sample(texts, min(n, len(texts)))
         found += [Text(text, kind, label) for text, label in drawn]
     return tuple(found)
@@ -64,10 +61,8 @@ def _described(split: str) -> list[tuple[str, str]]:
         "validation": lambda i, t: t.id not in held and not i % 8,
     }[split]
     titles = [t for i, t in enumerate(catalogue.load()) if wanted(i, t)]
-    return [
-        (f"{t.title}. {t.pitch} Themes: {', '.join(t.themes)}. Tone: {', '.join(t.tone)}.", genre(t))
-        for t in titles
-    ]
+    return [(f"{t.title}. {t.pitch} Themes: {', '.join(t.themes)}. Tone: {', '.join(t.tone)}.",
+             genre(t)) for t in titles]
 
 
 def _asked(split: str) -> list[tuple[str, str]]:

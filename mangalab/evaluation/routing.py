@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
+from scipy.stats import entropy
 
 FUNCTION_WORDS = frozenset(
     "a an the of to in on at by for with and or but not is are was were be been it its i you we my "
@@ -34,14 +35,12 @@ class Association:
 def mutual_information(table: np.ndarray) -> float:
     """Mutual information in bits of a table of counts (labels, experts)."""
     joint = table / table.sum()
-    free = joint.sum(1, keepdims=True) * joint.sum(0, keepdims=True)
-    seen = joint > 0
-    return float((joint[seen] * np.log2(joint[seen] / free[seen])).sum())
+    free = joint.sum(1, keepdims=True) * joint.sum(0)
+    return float((joint * np.log2(joint / free, where=joint > 0, out=np.zeros_like(joint))).sum())
 
 
-def association(
-    choices: np.ndarray, labels: Sequence[str], permutations: int = 500, seed: int = 0
-) -> Association:
+def association(choices: np.ndarray, labels: Sequence[str], permutations: int = 500,
+                seed: int = 0) -> Association:
     """Information between label and expert; ``choices`` (groups, E) counts, one label a group.
 
     Labels are permuted over groups: tokens of one text are not independent, so a text is the unit.
@@ -52,14 +51,11 @@ def association(
     names, codes = np.unique(np.asarray(labels), return_inverse=True)
     member = np.eye(len(names))[codes]
     rng = np.random.default_rng(seed)
-    drawn = [
-        mutual_information(member[rng.permutation(len(codes))].T @ choices) for _ in range(permutations)
-    ]
-    share = (member.T @ choices).sum(1) / choices.sum()
-    share = share[share > 0]
-    return Association(
-        mutual_information(member.T @ choices), float(-(share * np.log2(share)).sum()), np.array(drawn)
-    )
+    drawn = [mutual_information(member[rng.permutation(len(codes))].T @ choices)
+             for _ in range(permutations)]
+    counted = member.T @ choices
+    whole = float(entropy(counted.sum(1), base=2))
+    return Association(mutual_information(counted), whole, np.array(drawn))
 
 
 def token_type(piece: str) -> str:

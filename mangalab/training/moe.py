@@ -15,8 +15,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ..shapes import Shape
-from .llama import Batch, LeanLlama, pack
+from .llama import LeanLlama, pack
 from .llama_ops import Attention
+from .parallel import side_by_side
 
 
 @dataclass(frozen=True)
@@ -46,8 +47,7 @@ class MoE(nn.Module):
         super().__init__()
         if not 1 <= k <= len(router) or len(router) != len(gate_up):
             raise ValueError(
-                f"k={k}, {len(router)} router rows, {len(gate_up)} experts: need 1 <= k <= E"
-            )
+                f"k={k}, {len(router)} router rows, {len(gate_up)} experts: need 1 <= k <= E")
         self.gate_up, self.down = nn.Parameter(gate_up), nn.Parameter(down)
         self.router, self.k, self.noise = nn.Parameter(router), k, noise
 
@@ -94,15 +94,8 @@ class Adapter(nn.Module):
         return self.block(x) + y
 
 
-def upcycle(
-    mlp: nn.Module,
-    experts: int,
-    k: int,
-    noise: float = 0.0,
-    seed: int = 0,
-    width: int = 1,
-    std: float = 0.02,
-) -> MoE:
+def upcycle(mlp: nn.Module, experts: int, k: int, noise: float = 0.0, seed: int = 0, width: int = 1,
+            std: float = 0.02) -> MoE:
     """E copies of a dense gated block under a fresh router (Komatsuzaki et al. 2022).
 
     ``width`` makes each expert that many times as wide: copies of all units whose outputs are split
@@ -110,10 +103,8 @@ def upcycle(
     router says, and one expert of width 2 is the dense control of top-2's operations.
     """
     draw = torch.Generator().manual_seed(seed)
-    gate, up, down = (
-        getattr(mlp, name).weight.detach().float().cpu()
-        for name in ("gate_proj", "up_proj", "down_proj")
-    )
+    gate, up, down = (linear.weight.detach().float().cpu()
+                      for linear in (mlp.gate_proj, mlp.up_proj, mlp.down_proj))
     shares = torch.randn(width, gate.shape[0], generator=draw) * 0.5 * (width > 1)
     shares = shares - shares.mean(0) + 1 / width
     gate_up = torch.cat([gate.repeat(width, 1), up.repeat(width, 1)])
@@ -162,24 +153,26 @@ class Tokens:
 @torch.no_grad()
 def states(engine: LeanLlama, texts: Sequence[Sequence[int]], chunk: int = 64) -> Tokens:
     """Run the frozen part once over token ids ``texts``; every token but the first is predicted."""
-    found = []
     order = sorted(range(len(texts)), key=lambda i: len(texts[i]))
-    for start in range(0, len(order), chunk):
-        rows = order[start : start + chunk]
-        batch = pack([(texts[i], 1) for i in rows], device=engine.head.device)
-        owner = torch.cat([torch.full((len(texts[i]) - 1,), i) for i in rows])
-        x = _before_last(engine, batch)[batch.sources]
-        found.append((x, batch.ids[batch.sources], batch.targets, owner))
+    engine.first = len(engine.layers) - 1
+    for layer in range(len(engine.layers)):
+        engine._products(layer)  # shared by the parts below, so built before them
+    parts = [order[start : start + chunk] for start in range(0, len(order), chunk)]
+    found = side_by_side(lambda rows: _states(engine, texts, rows), parts[::-1])[::-1]
     x, ids, targets, text = (torch.cat(part) for part in zip(*found, strict=True))
     return Tokens(x, ids, targets, text)
 
 
-def _before_last(engine: LeanLlama, batch: Batch) -> Tensor:
-    last = len(engine.layers) - 1
-    engine.first = last
-    x, layer, product = engine.bottom(batch), engine.layers[last], engine._products(last)
-    qkv = product["qkv"](engine._norm(x, layer.input_layernorm))
-    return x + product["o"](Attention.apply(qkv, engine._grid(batch)))
+@torch.no_grad()
+def _states(engine: LeanLlama, texts: Sequence[Sequence[int]], rows: list[int]) -> tuple[Tensor, ...]:
+    """Stream after the last attention, tokens, targets and text of every predicted place."""
+    batch = pack([(texts[i], 1) for i in rows], device=engine.head.device)
+    last, product = engine.layers[engine.first], engine.products[engine.first]
+    x = engine.bottom(batch)
+    qkv = product["qkv"](engine._norm(x, last.input_layernorm))
+    x = x + product["o"](Attention.apply(qkv, engine._grid(batch)))
+    text = torch.cat([torch.full((len(texts[i]) - 1,), i) for i in rows])
+    return x[batch.sources], batch.ids[batch.sources], batch.targets, text
 
 
 class Top:
@@ -268,9 +261,8 @@ def _rate(step: int, warm: int, steps: int) -> float:
 
 
 @torch.no_grad()
-def score(
-    top: Top, block: nn.Module, data: Tokens, capacity: int | None = None, chunk: int = 128
-) -> Tensor:
+def score(top: Top, block: nn.Module, data: Tokens, capacity: int | None = None,
+          chunk: int = 128) -> Tensor:
     """Negative log-likelihood (T,) of every token in nats, softmax over the whole vocabulary."""
     h = top.inputs(data.x)
     y = block(h, capacity=capacity) if isinstance(block, MoE) else block(h)

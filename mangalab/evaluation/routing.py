@@ -36,7 +36,8 @@ def mutual_information(table: np.ndarray) -> float:
     """Mutual information in bits of a table of counts (labels, experts)."""
     joint = table / table.sum()
     free = joint.sum(1, keepdims=True) * joint.sum(0)
-    return float((joint * np.log2(joint / free, where=joint > 0, out=np.zeros_like(joint))).sum())
+    seen = joint > 0
+    return float((joint[seen] * np.log2(joint[seen] / free[seen])).sum())
 
 
 def association(choices: np.ndarray, labels: Sequence[str], permutations: int = 500,

@@ -79,6 +79,7 @@ def write(
     from ..models import load_causal_lm
 
     model, tokenizer = load_causal_lm()
+    model = model.to("cpu")  # the drafts that were read (``reviewed``) were drawn on a CPU
     asked, about = prompts(prompts_each, seed), fact_prompts(facts, seed)
     generator = torch.Generator().manual_seed(seed)
     heads = [prompt for _, prompt in asked]

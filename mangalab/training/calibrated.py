@@ -39,7 +39,7 @@ def gptq(weight: Tensor, moments: Tensor, spec: Spec, damp: float = 0.01) -> Ten
     for start in range(0, w.shape[1], spec.group):
         stop = start + spec.group
         block, inner = w[:, start:stop].contiguous(), upper[start:stop, start:stop]
-        grid, errors = spec.fit(block), torch.empty(len(w), spec.group)
+        grid, errors = spec.fit(block), w.new_empty(len(w), spec.group)
         scale, zero = grid.scale[:, 0, 0], grid.zero_point[:, 0, 0]
         for j in range(spec.group):
             code = (block[:, j] / scale + zero).round().clamp(grid.low, grid.high)

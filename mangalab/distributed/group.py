@@ -28,6 +28,14 @@ def context() -> multiprocessing.context.BaseContext:
     return found
 
 
+def warm() -> None:
+    """Start the process that children are forked from now, so that it imports beside this one."""
+    if context().get_start_method() == "forkserver":
+        from multiprocessing import forkserver
+
+        forkserver.ensure_running()
+
+
 def single_thread() -> None:
     """One thread in this process, and products in the precision that the whole book uses.
 

@@ -27,7 +27,7 @@ def build(task: Task) -> Run:
     """The run of a task from its start; bottoms are computed here, in this process."""
     import torch
 
-    bert, _ = load_encoder()
+    bert = load_encoder()[0].cpu()
     encoder = LeanEncoder(bert, len(bert.encoder.layer) - 1)
     data = Data(task.messages, bottoms(encoder, task.messages), torch.tensor(task.targets))
     return Run(encoder, data, task.recipe, classes=task.classes)

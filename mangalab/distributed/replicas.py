@@ -46,7 +46,7 @@ def classifier(job: Job) -> Classifier:
 
 @cache
 def _encoder(layers: int) -> LeanEncoder:
-    bert, _ = load_encoder()
+    bert = load_encoder()[0].cpu()  # gloo, and an allocator that counts
     return LeanEncoder(bert, len(bert.encoder.layer) - layers)
 
 
@@ -107,7 +107,7 @@ def footprint(rank: int, world: int, mode: str, rows: int = 8, length: int = 16)
     what was there before it, plus the running sum of what the step took and gave back.
     """
     torch.manual_seed(0)
-    bert, _ = load_encoder()
+    bert = load_encoder()[0].cpu()
     model, optimizer = _wrapped(bert.train().requires_grad_(True), mode)
     ids = torch.randint(1000, 20000, (rows, length), generator=torch.Generator().manual_seed(rank))
     _step(model, optimizer, ids)

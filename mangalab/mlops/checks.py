@@ -52,6 +52,7 @@ class HeldOut:
 
     grams: tuple[frozenset[str], ...]
     holders: Mapping[str, tuple[int, ...]] = field(repr=False)
+    seen: dict[str, float] = field(default_factory=dict, repr=False, compare=False)
 
     @classmethod
     def of(cls, texts: Iterable[str]) -> "HeldOut":
@@ -63,10 +64,13 @@ class HeldOut:
         return cls(grams, {gram: tuple(held) for gram, held in holders.items()})
 
     def nearest(self, text: str) -> float:
-        """Largest Jaccard index of ``text`` with any held-out message, 0..1."""
-        grams = ngrams(text)
-        shared = Counter(i for gram in grams for i in self.holders.get(gram, ()))
-        return max((n / (len(grams) + len(self.grams[i]) - n) for i, n in shared.items()), default=0.0)
+        """Largest Jaccard index of ``text`` with any held-out message, 0..1; each text once."""
+        if text not in self.seen:
+            grams = ngrams(text)
+            shared = Counter(i for gram in grams for i in self.holders.get(gram, ()))
+            self.seen[text] = max(
+                (n / (len(grams) + len(self.grams[i]) - n) for i, n in shared.items()), default=0.0)
+        return self.seen[text]
 
 
 def schema(rows: Sequence[Row], contract: Contract) -> list[Finding]:

@@ -93,9 +93,10 @@ class AdapterEngine:
         ids = torch.tensor([[pad] * (longest - len(p)) + p for p in prompts])
         mask = torch.tensor([[0] * (longest - len(p)) + [1] * len(p) for p in prompts])
         names = ["__base__" if r.adapter == BASE else r.adapter for r in requests]
+        device = self.model.device
         out = self.model.generate(
-            input_ids=ids, attention_mask=mask, adapter_names=names, do_sample=False, pad_token_id=pad,
-            max_new_tokens=max(r.max_new_tokens for r in requests),
+            input_ids=ids.to(device), attention_mask=mask.to(device), adapter_names=names,
+            do_sample=False, pad_token_id=pad, max_new_tokens=max(r.max_new_tokens for r in requests),
             eos_token_id=self.tokenizer.eos_token_id)
         rows = zip(requests, prompts, out[:, longest:].tolist(), strict=True)
         return [self._cut(request, len(prompt), new) for request, prompt, new in rows]

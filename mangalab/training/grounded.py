@@ -15,9 +15,11 @@ from torch import Tensor, nn
 from ..data import raft
 from ..data.raft import Case, Question
 from ..evaluation.raft import NAMES, Candidate, candidates
-from .llama import LeanLlama
 from .raft import Choice, Tree, tree
-from .sft import Example, Prepared, prepare, render
+from .sft import Example, Prepared, render
+from .trunk import TrunkLlama, gather, pack, plain, scatter
+
+CHUNK = 32  # rows of one pass through the frozen layers
 
 
 @dataclass(frozen=True)
@@ -71,23 +73,38 @@ def examples(tokenizer, made: Sequence[Row]) -> list[Example]:
 
 
 class Bottoms:
-    """States of training examples below layer ``first``, computed once for all runs that share them."""
+    """States of training examples below layer ``first``, computed once for all runs that share them.
 
-    def __init__(self, model: nn.Module, first: int, dtype: torch.dtype):
-        self.engine = LeanLlama(model, dtype, training=False)
+    ``below`` are the states below a lower layer, from which these are continued.
+    """
+
+    def __init__(self, model: nn.Module, first: int, dtype: torch.dtype,
+                 below: "Bottoms | None" = None):
+        self.engine, self.dtype = TrunkLlama(model, dtype, training=False), dtype
         if self.engine.first < first:
             raise ValueError(f"layer {self.engine.first} is adapted, below first={first}")
-        self.engine.first = first
+        self.engine.first, self.below = first, below
         self._known: dict[tuple[int, ...], Tensor] = {}
 
     def prepared(self, wanted: Sequence[Example]) -> Prepared:
         """The examples with their states; those seen before cost nothing."""
         keys = [tuple(example.ids) for example in wanted]
         new = {key: e for key, e in zip(keys, wanted, strict=True) if key not in self._known}
-        if new:
-            made = prepare(self.engine, list(new.values()))
-            self._known |= dict(zip(new, made.bottoms, strict=True))
+        order = sorted(new, key=len)
+        for start in range(0, len(order), CHUNK):
+            self._add([new[key] for key in order[start : start + CHUNK]])
         return Prepared(list(wanted), self.engine.first, [self._known[key] for key in keys])
+
+    def _add(self, examples: Sequence[Example]) -> None:
+        made = [plain(example) for example in examples]
+        batch = pack(made, self.dtype, self.engine.head.device)
+        if self.below:
+            low = gather(self.below.prepared(examples).bottoms, batch.trunk)
+            states = self.engine.between(low, batch, self.below.engine.first, self.engine.first)
+        else:
+            states = self.engine.bottom(batch)
+        for example, one in zip(examples, scatter(states, made, batch.trunk), strict=True):
+            self._known[tuple(example.ids)] = one.clone()
 
 
 def trees(tokenizer, cases: Sequence[Case], context: bool = True) -> list[Tree]:

@@ -5,13 +5,14 @@ So its log-probability is that of a separate pass, at the cost of the prompt onc
 """
 
 from collections.abc import Sequence
+from copy import copy
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
 
-from .llama import Batch, Grid, LeanLlama
 from .sft import render
+from .trunk import Layout, TrunkBatch, TrunkLlama, gather, pack, scatter
 
 
 @dataclass(frozen=True)
@@ -43,14 +44,6 @@ class Tree:
 
 
 @dataclass(frozen=True)
-class TreeBatch(Batch):
-    """A batch of trees: places of its tokens (T,) and who sees whom, (n, L, L), 0 or -inf."""
-
-    positions: Tensor
-    hidden_from: Tensor
-
-
-@dataclass(frozen=True)
 class Choice:
     """Log-probability of each answer of a tree (nats, end of turn included), its number of tokens,
     and the final hidden state (d,) at the prompt's last token."""
@@ -58,17 +51,6 @@ class Choice:
     logprobs: list[float]
     tokens: list[int]
     state: Tensor
-
-
-class TreeLlama(LeanLlama):
-    """The lean engine on trees."""
-
-    def _grid(self, batch: TreeBatch) -> Grid:
-        grid, c = super()._grid(batch), self.config
-        cos, sin = self.core.rotary_emb(self.head[:1], batch.positions.unsqueeze(0))
-        cos, sin = (t[0, :, None, : t.shape[-1] // 2] for t in (cos, sin))
-        seen = batch.hidden_from.repeat_interleave(c.num_key_value_heads, 0).unsqueeze(1)
-        return Grid(grid.slots, grid.shape, seen, cos, sin, grid.heads)
 
 
 def tree(tokenizer, prompt: str, answers: Sequence[str]) -> Tree:
@@ -80,24 +62,11 @@ def tree(tokenizer, prompt: str, answers: Sequence[str]) -> Tree:
     return Tree(head.ids + [i for end in ends for i in end], head.prompt, tuple(map(len, ends)))
 
 
-def tree_batch(trees: Sequence[Tree], device: str = "cpu") -> TreeBatch:
-    """Pack trees; labels are all tokens of all answers."""
-    length = max(len(tree.ids) for tree in trees)
-    hidden_from = torch.full((len(trees), length, length), -torch.inf)
-    ids, slots, positions, sources, targets = [], [], [], [], []
-    for row, one in enumerate(trees):
-        n, branch = len(one.ids), torch.tensor(one.branches)
-        sees = ((branch[None] == 0) | (branch[None] == branch[:, None])).tril()
-        hidden_from[row, :n, :n][sees] = 0.0
-        hidden_from[row, n:, 0] = 0.0  # pads attend to something, so that no softmax is empty
-        sources += [len(ids) + place for place in one.sources]
-        targets += one.ids[one.prompt :]
-        slots += range(row * length, row * length + n)
-        positions += one.positions
-        ids += one.ids
-    tensor = lambda values: torch.tensor(values, device=device)  # noqa: E731
-    return TreeBatch(tensor(ids), tensor(slots), (len(trees), length), tensor(sources),
-                     tensor(targets), tensor(positions), hidden_from.to(device))
+def layout(one: Tree) -> Layout:
+    """The tree as a row: every answer sees the prompt and itself."""
+    branch = torch.tensor(one.branches)
+    sees = ((branch[None] == 0) | (branch[None] == branch[:, None])).tril()
+    return Layout(one.ids, one.prompt, one.positions, one.sources, sees)
 
 
 class Choices:
@@ -108,18 +77,29 @@ class Choices:
         self.trees, self.first, self.dtype = list(trees), first, dtype
         order = sorted(range(len(trees)), key=lambda i: len(trees[i].ids))
         self.rows = [order[start : start + chunk] for start in range(0, len(order), chunk)]
-        engine = TreeLlama(model, dtype, training=False)
-        if engine.first < first:
-            raise ValueError(f"layer {engine.first} is adapted, below first={first}")
-        engine.first = first
+        engine = self._engine(model, first)
         self.bottoms = [engine.bottom(self._batch(rows, engine)) for rows in self.rows]
+
+    def above(self, model: nn.Module, first: int, kept: Sequence[int]) -> "Choices":
+        """The trees ``kept``, with states below a higher layer ``first``, from those held here."""
+        found = copy(self)
+        engine, found.rows, found.bottoms = self._engine(model, first), [], []
+        found.trees, found.first = [self.trees[i] for i in kept], first
+        place = {i: new for new, i in enumerate(kept)}
+        for rows, bottom in zip(self.rows, self.bottoms, strict=True):
+            batch = self._batch(rows, engine)
+            layouts = [layout(self.trees[i]) for i in rows]
+            states = dict(zip(rows, scatter(bottom, layouts, batch.trunk), strict=True))
+            if inside := [i for i in rows if i in place]:
+                new = found._batch([place[i] for i in inside], engine)
+                low = gather([states[i] for i in inside], new.trunk)
+                found.rows.append([place[i] for i in inside])
+                found.bottoms.append(engine.between(low, new, self.first, first))
+        return found
 
     def score(self, model: nn.Module) -> list[Choice]:
         """A :class:`Choice` a tree, in their order; ``model`` may adapt layers from ``first`` up."""
-        engine = TreeLlama(model, self.dtype, training=False)
-        if engine.first < self.first:
-            raise ValueError(f"layer {engine.first} is adapted, below first={self.first}")
-        engine.first = self.first
+        engine = self._engine(model, self.first)
         found: list[Choice | None] = [None] * len(self.trees)
         with torch.no_grad():
             for rows, bottom in zip(self.rows, self.bottoms, strict=True):
@@ -127,19 +107,25 @@ class Choices:
                     found[i] = choice
         return found
 
-    def _batch(self, rows: Sequence[int], engine: LeanLlama) -> TreeBatch:
-        return tree_batch([self.trees[i] for i in rows], engine.head.device)
+    def _engine(self, model: nn.Module, first: int) -> TrunkLlama:
+        engine = TrunkLlama(model, self.dtype, training=False)
+        if engine.first < first:
+            raise ValueError(f"layer {engine.first} is adapted, below first={first}")
+        engine.first = first
+        return engine
 
-    def _scored(self, engine: TreeLlama, rows: Sequence[int], bottom: Tensor) -> list[Choice]:
+    def _batch(self, rows: Sequence[int], engine: TrunkLlama) -> TrunkBatch:
+        return pack([layout(self.trees[i]) for i in rows], self.dtype, engine.head.device)
+
+    def _scored(self, engine: TrunkLlama, rows: Sequence[int], bottom: Tensor) -> list[Choice]:
         batch, found = self._batch(rows, engine), []
         hidden = engine.hidden(batch, bottom)
-        logits = (hidden.index_select(0, batch.sources) @ engine.head.T).float()
-        picked = logits.gather(1, batch.targets[:, None])[:, 0] - logits.logsumexp(1)
-        starts = torch.tensor([len(self.trees[i].ids) for i in rows]).cumsum(0).tolist()
+        logits = (hidden @ engine.head.T).float()
+        picked = logits[batch.sources, batch.targets] - logits.logsumexp(1)[batch.sources]
         sizes = [sum(self.trees[i].lengths) for i in rows]
-        for i, end, values in zip(rows, starts, picked.split(sizes), strict=True):
+        pieces = zip(rows, picked.split(sizes), batch.sources.split(sizes), strict=True)
+        for i, values, source in pieces:  # the first source is the prompt's last token
             one = self.trees[i]
             sums = [part.sum().item() for part in values.split(one.lengths)]
-            last = end - len(one.ids) + one.prompt - 1
-            found.append(Choice(sums, list(one.lengths), hidden[last].float().cpu()))
+            found.append(Choice(sums, list(one.lengths), hidden[source[0]].float().cpu()))
         return found

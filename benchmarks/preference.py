@@ -84,7 +84,7 @@ def ours_rloo(base, tokenizer, pairs, lora) -> float:
     model = sft.attach(copy.deepcopy(base), lora)
     config = online.RLOOConfig(
         lr=1e-5, steps=STEPS, batch_size=BATCH, samples=SAMPLES, max_new_tokens=TOKENS)
-    lengths = lambda rows, replies: [float(len(r.ids)) for r in replies]  # noqa: E731
+    lengths = lambda rows, replies, data: [float(len(r.ids)) for r in replies]  # noqa: E731
     prompts = [pair.prompt for pair in pairs]
     return best(lambda tick: timed(online, "update", tick,
                                    lambda: online.rloo(model, sampler, prompts, lengths, config)))

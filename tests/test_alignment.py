@@ -63,7 +63,7 @@ def test_the_stored_adapter_is_the_update_that_training_made(tmp_path, monkeypat
 
     monkeypatch.setattr(alignment, "load_causal_lm", lambda dtype: (tiny(), WORDS))
     monkeypatch.setattr(alignment, "render", lambda *_: None)
-    monkeypatch.setattr(alignment, "train", fake_train)
+    monkeypatch.setattr(alignment, "train_replies", fake_train)
     monkeypatch.setattr(Recipe, "layers", property(lambda self: (1, 2)))
     alignment.build_sft(tmp_path, rank=4)
     artifact = type("Folder", (), {"file": staticmethod(lambda name: tmp_path / name)})
@@ -74,3 +74,14 @@ def test_the_stored_adapter_is_the_update_that_training_made(tmp_path, monkeypat
 
 IDS = torch.tensor([[5, 9, 30, 41]])
 WORDS = object()
+
+
+def test_a_twin_has_its_own_adapters_on_the_same_weights():
+    from mangalab.training.sft import LoRA, attach
+
+    model = tiny()
+    right, other = model(IDS).logits, alignment.twin(model)
+    assert {id(p) for p in other.parameters()} == {id(p) for p in model.parameters()}
+    moved = attach(other, LoRA(r=4, alpha=64, init="random"), seed=1)
+    assert torch.equal(model(IDS).logits, right)
+    assert not torch.allclose(moved(IDS).logits, right, atol=1e-2)

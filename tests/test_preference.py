@@ -9,10 +9,10 @@ from test_llama_engine import gradients, tiny
 
 from mangalab.spectrum import updates_from_peft
 from mangalab.training import online, preference
-from mangalab.training.llama import LeanLlama
+from mangalab.training.forked import ForkedLlama, prepare
 from mangalab.training.preference import Pairs, PreferenceConfig, RewardModel, sequence_logps
 from mangalab.training.sampling import Reply, Sampler
-from mangalab.training.sft import ALL_LINEAR, Example, LoRA, attach, prepare
+from mangalab.training.sft import ALL_LINEAR, Example, LoRA, attach
 
 END, BETA = 2, 0.3
 RANDOM = LoRA(r=4, alpha=2, targets=ALL_LINEAR, layers=(2,), init="random")
@@ -33,19 +33,22 @@ class Letters:
 
 
 def some_examples(n=4, seed=3):
+    """Chosen replies to ``n`` prompts, then rejected ones to the same prompts."""
     draw = torch.Generator().manual_seed(seed)
-    shapes = [(9, 4), (14, 2), (7, 5), (11, 6), (12, 8), (6, 3), (10, 4), (8, 5)][: 2 * n]
-    return [Example(torch.randint(3, 97, (t,), generator=draw).tolist(), k) for t, k in shapes]
+    ids = lambda count: torch.randint(3, 97, (count,), generator=draw).tolist()  # noqa: E731
+    prompts = [ids(count) for count in (4, 2, 5, 6)[:n]]
+    lengths = [*(5, 12, 2, 5)[:n], *(4, 3, 6, 3)[:n]]
+    return [Example(p + ids(t), len(p)) for p, t in zip(prompts * 2, lengths, strict=True)]
 
 
 def some_pairs(model, n=4):
-    engine = LeanLlama(model, torch.float32)
+    engine = ForkedLlama(model, torch.float32)
     data = prepare(engine, some_examples(n))
-    return Pairs(data, preference.reference_logps(model, data, engine.first, torch.float32))
+    return Pairs(data, preference.all_logps(engine.without_adapters(), data))
 
 
 def policy_logps(model, pairs):
-    engine = LeanLlama(model, torch.float32)
+    engine = ForkedLlama(model, torch.float32)
     return sequence_logps(engine, pairs.data, range(2 * len(pairs)))
 
 
@@ -235,7 +238,7 @@ def test_rloo_raises_a_reward_and_a_price_on_kl_holds_it_back():
         policy = attach(base, LoRA(r=4, alpha=16, targets=ALL_LINEAR, layers=(1, 2)), seed=0)
         config = online.RLOOConfig(
             lr=2e-2, steps=15, batch_size=4, samples=8, beta=beta, max_new_tokens=6)
-        longer = lambda rows, replies: [sum(t < 40 for t in r.ids) for r in replies]  # noqa: E731
+        longer = lambda rows, replies, data: [sum(t < 40 for t in r.ids) for r in replies]  # noqa: E731
         return online.rloo(policy, sampler, ["ab", "cd", "ef", "gh"], longer, config, torch.float32)
 
     free, priced = run(0.0), run(5.0)

@@ -6,6 +6,7 @@ the dear part: the pairs that preference training learns from are the model's ow
 
 import json
 from collections.abc import Sequence
+from copy import deepcopy
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -19,9 +20,9 @@ from ..evaluation import rubric
 from ..models import load_causal_lm
 from ..profiles import from_environment
 from ..spectrum import FactoredUpdate, updates_from_peft
-from .preference import Pair
-from .sampling import Sampler
-from .sft import ALL_LINEAR, LoRA, SFTConfig, attach, render, train
+from .decoding import LeanSampler
+from .preference import Pair, train_replies
+from .sft import ALL_LINEAR, LoRA, SFTConfig, attach, render
 
 
 @dataclass(frozen=True)
@@ -67,7 +68,7 @@ def build_sft(folder: Path, **recipe) -> dict:
     policy = attach(model, LoRA(recipe.rank, 2 * recipe.rank, ALL_LINEAR, recipe.layers), recipe.seed)
     config = SFTConfig(lr=recipe.lr, epochs=recipe.epochs, batch_size=recipe.batch_size,
                        seed=recipe.seed)
-    history = train(policy, data[: recipe.rows], config, from_environment().dtype)
+    history = train_replies(policy, data[: recipe.rows], config, from_environment().dtype)
     factors = {}
     for name, update in updates_from_peft(policy).items():
         factors[f"{name}.A"], factors[f"{name}.B"] = update.A.contiguous(), update.B * update.scale
@@ -93,6 +94,11 @@ def assistant_model(artifact: Artifact) -> tuple[nn.Module, object]:
     return model, tokenizer
 
 
+def twin(model: nn.Module) -> nn.Module:
+    """A copy of a bare model on the same weights: its adapters are its own, the rest costs nothing."""
+    return deepcopy(model, {id(weight): weight for weight in model.parameters()})
+
+
 def stored_samples(
     recipe: Recipe, start: int, stop: int, each: int, max_new_tokens: int
 ) -> list[Sampled]:
@@ -109,7 +115,7 @@ def build_samples(
 ) -> dict:
     """Sample at temperature 1 and write rows and texts."""
     model, tokenizer = assistant_model(stored_sft(Recipe(**recipe)))
-    sampler = Sampler(model, tokenizer, from_environment().dtype, recipe["first_layer"])
+    sampler = LeanSampler(model, tokenizer, from_environment().dtype, recipe["first_layer"])
     asked = assistant.load("train")[start:stop]
     replies = sampler.sample([r.prompt() for r in asked], max_new_tokens, 1.0, each=each)
     rows = [[start + i // each, reply.text] for i, reply in enumerate(replies)]

@@ -7,10 +7,10 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor, nn
 
-from .llama import LeanLlama
-from .preference import reference_logps, sequence_logps, trainable, update
+from .forked import ForkedLlama, prepare
+from .preference import all_logps, sequence_logps, trainable, update
 from .sampling import Reply, Sampler
-from .sft import Example, SFTConfig, prepare
+from .sft import Prepared, SFTConfig
 
 
 @dataclass(frozen=True)
@@ -42,12 +42,16 @@ def advantages(rewards: Tensor) -> Tensor:
 
 def rloo(
     model: nn.Module, sampler: Sampler, prompts: Sequence[str],
-    reward: Callable[[list[int], list[Reply]], Sequence[float]], config: RLOOConfig,
+    reward: Callable[[list[int], list[Reply], Prepared], Sequence[float]], config: RLOOConfig,
     dtype: torch.dtype = torch.bfloat16,
 ) -> RLOOHistory:
-    """REINFORCE with a leave-one-out baseline on ``reward(rows of prompts, replies) - beta KL``."""
-    parameters, history = trainable(model), RLOOHistory()
-    optimizer = torch.optim.AdamW(parameters, lr=config.lr, weight_decay=config.weight_decay)
+    """REINFORCE with a leave-one-out baseline on ``reward(rows, replies, examples) - beta KL``.
+
+    ``reward`` gets the rows of ``prompts``, the replies to them, and both as prepared examples.
+    """
+    parameters, history, engine = trainable(model), RLOOHistory(), ForkedLlama(model, dtype)
+    optimizer = torch.optim.AdamW(
+        parameters, lr=config.lr, weight_decay=config.weight_decay, fused=True)
     generator, started = torch.Generator().manual_seed(config.seed), time.perf_counter()
     for number in range(config.steps):
         drawn = torch.randperm(len(prompts), generator=generator)[: config.batch_size].tolist()
@@ -56,10 +60,11 @@ def rloo(
             asked, config.max_new_tokens, config.temperature, seed=1000 * config.seed + number,
             each=config.samples)
         rows = [i for i in drawn for _ in range(config.samples)]
-        rewards = torch.tensor(reward(rows, replies), dtype=torch.float32)
-        examples = [sampler.example(prompts[i], r) for i, r in zip(rows, replies, strict=True)]
-        policy, reference = _logps(model, examples, dtype)
-        kl = policy.detach() - reference
+        data = prepare(
+            engine, [sampler.example(prompts[i], r) for i, r in zip(rows, replies, strict=True)])
+        rewards = torch.tensor(reward(rows, replies, data), dtype=torch.float32)
+        policy = sequence_logps(engine, data, range(len(rows)))
+        kl = policy.detach() - all_logps(engine.without_adapters(), data)
         total = advantages((rewards - config.beta * kl).view(-1, config.samples)).flatten()
         update(-(total * policy).mean(), optimizer, parameters, number, config.steps, config)
         history.rewards.append(rewards.mean().item())
@@ -69,21 +74,13 @@ def rloo(
     return history
 
 
+@torch.no_grad()
 def kl_from_reference(
     model: nn.Module, sampler: Sampler, prompts: Sequence[str], replies: Sequence[Reply],
     dtype: torch.dtype = torch.bfloat16,
-) -> torch.Tensor:
+) -> Tensor:
     """log pi - log pi_ref of each reply, (n,); its mean over the policy's own samples estimates KL."""
-    examples = [sampler.example(p, r) for p, r in zip(prompts, replies, strict=True)]
-    with torch.no_grad():
-        policy, reference = _logps(model, examples, dtype)
-    return policy - reference
-
-
-def _logps(
-    model: nn.Module, examples: list[Example], dtype: torch.dtype
-) -> tuple[torch.Tensor, torch.Tensor]:
-    engine = LeanLlama(model, dtype)
-    data = prepare(engine, examples)
-    policy = sequence_logps(engine, data, range(len(examples)))
-    return policy, reference_logps(model, data, engine.first, dtype)
+    engine = ForkedLlama(model, dtype)
+    data = prepare(
+        engine, [sampler.example(p, r) for p, r in zip(prompts, replies, strict=True)])
+    return all_logps(engine, data) - all_logps(engine.without_adapters(), data)

@@ -2,8 +2,8 @@
 
 The policy is a PEFT model whose base is the SFT model, so the reference is the same model with its
 adapter off and costs no second copy. Its log-probabilities never change and are computed once; the
-frozen layers below the adapters run once too (``sft.prepare``). ``benchmarks/preference.py`` has the
-times beside TRL's.
+frozen layers below the adapters run once too, and a prompt runs once for all its replies
+(:mod:`.forked`). ``benchmarks/preference.py`` has the times beside TRL's.
 """
 
 import time
@@ -14,8 +14,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from .llama import Batch, LeanLlama, pack
-from .sft import Example, Prepared, SFTConfig, _initialise, _restore, learning_rate, prepare, render
+from .forked import ForkedLlama, collate, prepare, together
+from .sft import Example, Prepared, SFTConfig, _initialise, _restore, learning_rate, render
 
 LOSSES = ("dpo", "simpo")
 
@@ -93,18 +93,9 @@ def bradley_terry_loss(rewards: Tensor) -> Tensor:
 
 
 # ---------------------------------------------------------------------------- log-probabilities
-def collate(data: Prepared, rows: Sequence[int], device: str = "cpu") -> tuple[Batch, Tensor | None]:
-    """Packed examples ``rows`` and their cached states."""
-    batch = pack([(data.examples[i].ids, data.examples[i].prompt) for i in rows], device=device)
-    return batch, torch.cat([data.bottoms[i] for i in rows]) if data.bottoms else None
-
-
-def sequence_logps(engine: LeanLlama, data: Prepared, rows: Sequence[int]) -> Tensor:
+def sequence_logps(engine: ForkedLlama, data: Prepared, rows: Sequence[int]) -> Tensor:
     """Log-probability of each completion, summed over its tokens, (rows,)."""
-    batch, bottom = collate(data, rows)
-    losses = F.cross_entropy(engine.logits(batch, bottom), batch.targets, reduction="none")
-    owner = torch.repeat_interleave(torch.arange(len(rows)), label_counts(data, rows))
-    return -torch.zeros(len(rows)).index_add(0, owner, losses)
+    return engine.logps(*collate(data, rows))
 
 
 def label_counts(data: Prepared, rows: Sequence[int]) -> Tensor:
@@ -113,11 +104,17 @@ def label_counts(data: Prepared, rows: Sequence[int]) -> Tensor:
 
 
 @torch.no_grad()
-def all_logps(engine: LeanLlama, data: Prepared, chunk: int = 32) -> Tensor:
+def all_logps(engine: ForkedLlama, data: Prepared) -> Tensor:
     """:func:`sequence_logps` of all examples, without gradients."""
-    n = len(data.examples)
-    return torch.cat([
-        sequence_logps(engine, data, range(i, min(i + chunk, n))) for i in range(0, n, chunk)])
+    return _for_all(data, lambda rows: sequence_logps(engine, data, rows))
+
+
+def _for_all(data: Prepared, compute: Callable[[list[int]], Tensor]) -> Tensor:
+    """``compute`` over all rows, a few at a time, in the order of the examples."""
+    found = torch.empty(len(data.examples))
+    for rows in together(data.examples):
+        found[rows] = compute(rows)
+    return found
 
 
 def prepare_pairs(
@@ -128,17 +125,9 @@ def prepare_pairs(
         raise ValueError("no pairs: every request's replies were equally good; sample more requests")
     examples = [render(tokenizer, p.prompt, p.chosen) for p in pairs]
     examples += [render(tokenizer, p.prompt, p.rejected) for p in pairs]
-    engine = LeanLlama(model, dtype)
+    engine = ForkedLlama(model, dtype)
     data = prepare(engine, examples)
-    return Pairs(data, reference_logps(model, data, engine.first, dtype))
-
-
-def reference_logps(model: nn.Module, data: Prepared, first: int, dtype: torch.dtype) -> Tensor:
-    """Log-probs under ``model`` with its adapter off, from states cached below layer ``first``."""
-    with model.disable_adapter():
-        engine = LeanLlama(model, dtype, training=False)
-        engine.first = first
-        return all_logps(engine, data)
+    return Pairs(data, all_logps(engine.without_adapters(), data))
 
 
 @torch.no_grad()
@@ -157,12 +146,23 @@ def reload(model: nn.Module, updates: Mapping, name: str = "default") -> nn.Modu
     return model
 
 
-# ---------------------------------------------------------------------------- training on pairs
+# ---------------------------------------------------------------------------- training
+def train_replies(
+    model: nn.Module, data: Sequence[Example] | Prepared, config: SFTConfig,
+    dtype: torch.dtype = torch.bfloat16,
+) -> PreferenceHistory:
+    """``sft.train`` on this module's engine: the mean NLL of completion tokens; losses only."""
+    engine = ForkedLlama(model, dtype)
+    data = data if isinstance(data, Prepared) else prepare(engine, data)
+    step = lambda rows: engine.loss(*collate(data, rows))  # noqa: E731
+    return _fit(trainable(model), len(data.examples), config, step, PreferenceHistory())
+
+
 def train_pairs(
     model: nn.Module, pairs: Pairs, config: PreferenceConfig, dtype: torch.dtype = torch.bfloat16
 ) -> PreferenceHistory:
     """Minimise the DPO or SimPO loss; trains what requires gradients. Two replies a pair."""
-    engine, history = LeanLlama(model, dtype), PreferenceHistory()
+    engine, history = ForkedLlama(model, dtype), PreferenceHistory()
 
     def step(chosen: list[int]) -> Tensor:
         rows = pairs.rows(chosen)
@@ -177,10 +177,14 @@ def train_pairs(
     return _fit(trainable(model), len(pairs), config, step, history)
 
 
+def log_ratios(model: nn.Module, pairs: Pairs, dtype: torch.dtype = torch.bfloat16) -> Tensor:
+    """log pi - log pi_ref of the chosen replies, then of the rejected ones, (2, n)."""
+    return (all_logps(ForkedLlama(model, dtype), pairs.data) - pairs.reference).view(2, -1)
+
+
 def evaluate_pairs(model: nn.Module, pairs: Pairs, beta: float, dtype=torch.bfloat16) -> Tensor:
     """Margin of implicit rewards of each pair, (n,); above 0 the model orders it rightly."""
-    policy = all_logps(LeanLlama(model, dtype), pairs.data)
-    chosen, rejected = implicit_rewards(policy, pairs.reference, beta).chunk(2)
+    chosen, rejected = beta * log_ratios(model, pairs, dtype)
     return chosen - rejected
 
 
@@ -188,24 +192,23 @@ class RewardModel:
     """A linear head on the last token's state of ``model``, whose adapter trains with it."""
 
     def __init__(self, model: nn.Module, dtype: torch.dtype = torch.bfloat16, seed: int = 0):
-        self.model, self.dtype = model, dtype
+        self.model, self.engine = model, ForkedLlama(model, dtype)
         width = model.config.hidden_size
         generator = torch.Generator().manual_seed(seed)
         draw = torch.randn(width, generator=generator)
         self.head = nn.Parameter(draw / width)
 
-    def rewards(self, engine: LeanLlama, data: Prepared, rows: Sequence[int]) -> Tensor:
+    def rewards(self, data: Prepared, rows: Sequence[int]) -> Tensor:
         """Reward of each prompt with its completion, (rows,); its origin means nothing."""
         batch, bottom = collate(data, rows)
-        ends = torch.tensor([len(data.examples[i].ids) for i in rows]).cumsum(0) - 1
-        return engine.hidden(batch, bottom).index_select(0, ends).float() @ self.head
+        return self.engine.read(batch, batch.ends, bottom).float() @ self.head
 
     def train(self, pairs: Pairs, config: SFTConfig) -> PreferenceHistory:
         """Minimise the Bradley-Terry loss (1952)."""
-        engine, history = LeanLlama(self.model, self.dtype), PreferenceHistory()
+        history = PreferenceHistory()
 
         def step(chosen: list[int]) -> Tensor:
-            rewards = self.rewards(engine, pairs.data, pairs.rows(chosen))
+            rewards = self.rewards(pairs.data, pairs.rows(chosen))
             good, bad = rewards.detach().chunk(2)
             history.margins.append((good - bad).mean().item())
             history.accuracies.append((good > bad).float().mean().item())
@@ -214,13 +217,10 @@ class RewardModel:
         return _fit([*trainable(self.model), self.head], len(pairs), config, step, history)
 
     @torch.no_grad()
-    def score(self, data: Prepared | Sequence[Example], chunk: int = 32) -> Tensor:
-        """Rewards of examples, (n,)."""
-        engine = LeanLlama(self.model, self.dtype)
-        data = data if isinstance(data, Prepared) else prepare(engine, data)
-        n = len(data.examples)
-        return torch.cat([
-            self.rewards(engine, data, range(i, min(i + chunk, n))) for i in range(0, n, chunk)])
+    def score(self, data: Prepared | Sequence[Example]) -> Tensor:
+        """Rewards of examples, (n,); states cached for a policy on the same base serve as well."""
+        data = data if isinstance(data, Prepared) else prepare(self.engine, data)
+        return _for_all(data, lambda rows: self.rewards(data, rows))
 
 
 def trainable(model: nn.Module) -> list[nn.Parameter]:
@@ -233,7 +233,8 @@ def _fit(
     history: PreferenceHistory,
 ) -> PreferenceHistory:
     """AdamW on ``step(pairs)`` over shuffled batches; order and rates follow ``config`` alone."""
-    optimizer = torch.optim.AdamW(parameters, lr=config.lr, weight_decay=config.weight_decay)
+    optimizer = torch.optim.AdamW(
+        parameters, lr=config.lr, weight_decay=config.weight_decay, fused=True)
     generator = torch.Generator().manual_seed(config.seed)
     orders = [torch.randperm(n, generator=generator).tolist() for _ in range(config.epochs)]
     size, started = config.batch_size, time.perf_counter()

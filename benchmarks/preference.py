@@ -1,8 +1,10 @@
 """Time of a DPO step and of an online step beside TRL's; writes its section of benchmarks/README.md.
 
-Same model, pairs and rank. Best of the steps after the first. Needs the packaged SmolLM2, about 4 GB.
+Same model, pairs and rank. Best of the steps after the first. Then what sharing a prompt and the
+leaner sampling loop bring, each beside the way without it. Needs the packaged SmolLM2, about 4 GB.
 
 python benchmarks/preference.py            # about two minutes on two cores
+python benchmarks/preference.py --own      # without TRL, half a minute
 python benchmarks/preference.py --no-write # print only
 """
 
@@ -14,16 +16,20 @@ import tempfile
 import time
 from collections.abc import Callable
 from datetime import date
+from unittest import mock
 
 import mangalab  # first: sets the OpenMP policy  # noqa: F401
 
 # isort: split
 import torch
+import torch.nn.functional as F
 from sft import write_section
 
 from mangalab.data import assistant
 from mangalab.models import load_causal_lm
 from mangalab.training import online, preference, sft
+from mangalab.training.decoding import LeanSampler
+from mangalab.training.llama import LeanLlama, pack
 from mangalab.training.sampling import Sampler
 
 PAIRS, BATCH, STEPS, SAMPLES, TOKENS = 16, 4, 4, 4, 24
@@ -35,11 +41,28 @@ def main() -> None:
     """Run all measurements, print the section, write it unless told not to."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--no-write", action="store_true", help="leave benchmarks/README.md alone")
+    parser.add_argument("--own", action="store_true", help="leave TRL out; writes nothing")
     options = parser.parse_args()
     base, tokenizer = load_causal_lm(torch.float32)
     requests, replies = assistant.load("train")[:PAIRS], assistant.logged()
     pairs = [preference.Pair(r.prompt(), replies[i], replies[i + 1]) for i, r in enumerate(requests)]
-    rows = {
+    rows = {} if options.own else against_trl(base, tokenizer, pairs)
+    rows |= {
+        "DPO, last ten layers": {
+            "a row for each reply": separate_dpo(base, tokenizer, pairs),
+            "a prompt once for its replies": ours_dpo(base, tokenizer, pairs, TOP)},
+        f"{len(pairs)} x {SAMPLES} draws": {
+            "`sampling.Sampler`, the library's step": sampling(Sampler, base, tokenizer, pairs),
+            "`decoding.LeanSampler`": sampling(LeanSampler, base, tokenizer, pairs)}}
+    text = section(rows)
+    print(text)
+    if not options.no_write and not options.own:
+        write_section("Preference training", text)
+
+
+def against_trl(base, tokenizer, pairs) -> dict[str, dict[str, float]]:
+    """Seconds of TRL's steps and of ours."""
+    return {
         "DPO": {
             "TRL `DPOTrainer`, bf16, no checkpointing, reference computed once":
                 trl_dpo(base, tokenizer, pairs),
@@ -49,10 +72,6 @@ def main() -> None:
             "TRL `RLOOTrainer`": trl_rloo(base, tokenizer, pairs),
             "mangalab `rloo`": ours_rloo(base, tokenizer, pairs, EVERYWHERE),
             "mangalab `rloo`, last ten layers": ours_rloo(base, tokenizer, pairs, TOP)}}
-    text = section(rows)
-    print(text)
-    if not options.no_write:
-        write_section("Preference training", text)
 
 
 def section(rows: dict[str, dict[str, float]]) -> str:
@@ -62,7 +81,7 @@ def section(rows: dict[str, dict[str, float]]) -> str:
         f"Python {platform.python_version()}, torch {torch.__version__}. LoRA r = 8 on all linears; a "
         f"DPO step is {BATCH} pairs, an online step {BATCH} prompts with {SAMPLES} replies of up to "
         f"{TOKENS} tokens. Best of {STEPS - 1} steps after the first, which pays for set-up.", "",
-        "| step | what | s, best | against TRL |", "|---|---|---|---|"]
+        "| step | what | s, best | against the first |", "|---|---|---|---|"]
     for kind, found in rows.items():
         first = next(iter(found.values()))
         lines += [f"| {kind} | {name} | {s:.2f} | {first / s:.1f} x |" for name, s in found.items()]
@@ -80,7 +99,7 @@ def ours_dpo(base, tokenizer, pairs, lora) -> float:
 
 def ours_rloo(base, tokenizer, pairs, lora) -> float:
     """Seconds of this package's online step."""
-    sampler = Sampler(base, tokenizer)
+    sampler = LeanSampler(base, tokenizer)
     model = sft.attach(copy.deepcopy(base), lora)
     config = online.RLOOConfig(
         lr=1e-5, steps=STEPS, batch_size=BATCH, samples=SAMPLES, max_new_tokens=TOKENS)
@@ -88,6 +107,31 @@ def ours_rloo(base, tokenizer, pairs, lora) -> float:
     prompts = [pair.prompt for pair in pairs]
     return best(lambda tick: timed(online, "update", tick,
                                    lambda: online.rloo(model, sampler, prompts, lengths, config)))
+
+
+def separate_dpo(base, tokenizer, pairs) -> float:
+    """Seconds of the step that gives each reply a row of its own and keeps its logits."""
+    def rows_of_their_own(engine, data, rows):
+        some = [data.examples[i] for i in rows]
+        batch = pack([(e.ids, e.prompt) for e in some])
+        logits = engine.logits(batch, torch.cat([data.bottoms[i] for i in rows]))
+        losses = F.cross_entropy(logits, batch.targets, reduction="none")
+        return -torch.stack([
+            part.sum() for part in losses.split([len(e.ids) - e.prompt for e in some])])
+
+    model = sft.attach(copy.deepcopy(base), TOP)
+    data = preference.prepare_pairs(model, tokenizer, pairs)
+    config = preference.PreferenceConfig(lr=1e-5, epochs=1, batch_size=BATCH)
+    with mock.patch.multiple(preference, ForkedLlama=LeanLlama, sequence_logps=rows_of_their_own):
+        return best(lambda tick: timed(preference, "update", tick,
+                                       lambda: preference.train_pairs(model, data, config)))
+
+
+def sampling(kind, base, tokenizer, pairs) -> float:
+    """Seconds to draw replies to all prompts, the shorter of two times."""
+    sampler, prompts = kind(base, tokenizer), [pair.prompt for pair in pairs]
+    return best(lambda tick: [
+        tick(), *(tick() for _ in range(2) if sampler.sample(prompts, 2 * TOKENS, each=SAMPLES))])
 
 
 def timed(module, name: str, tick: Callable[[], None], run: Callable[[], object]) -> None:

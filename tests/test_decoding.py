@@ -70,3 +70,26 @@ def test_a_seed_fixes_the_draws():
     lean = LeanSampler(tiny(), Letters(), torch.float32)
     draw = lambda seed: texts(lean, temperature=1.0, seed=seed, each=2)  # noqa: E731
     assert draw(0) == draw(0) != draw(1)
+
+
+def test_a_twin_follows_another_policy_on_the_shared_layers():
+    base = tiny()
+    lean = LeanSampler(base, Letters(), torch.float32, 2)
+    before, other = texts(lean, temperature=0), lean.twin()
+    policy = attach(base, TOP, seed=5)
+    after = texts(other.follow(policy), temperature=0)
+    assert after == texts(Sampler(tiny(), Letters(), torch.float32).follow(policy), temperature=0)
+    assert texts(lean, temperature=0) == before != after
+    assert other.layers[0]["up"] is lean.layers[0]["up"] is not None
+
+
+def test_draws_do_not_depend_on_the_number_of_threads():
+    from mangalab.training import parallel
+
+    found = []
+    for inside in (False, True):
+        parallel._here.inside = inside  # as if in a part: one batch after the other
+        lean = LeanSampler(tiny(), Letters(), torch.float32)
+        found.append(texts(lean, temperature=1.0, seed=3, batch=2))
+    parallel._here.inside = False
+    assert found[0] == found[1]

@@ -117,7 +117,7 @@ def build_samples(
     model, tokenizer = assistant_model(stored_sft(Recipe(**recipe)))
     sampler = LeanSampler(model, tokenizer, from_environment().dtype, recipe["first_layer"])
     asked = assistant.load("train")[start:stop]
-    replies = sampler.sample([r.prompt() for r in asked], max_new_tokens, 1.0, each=each)
+    replies = sampler.sample([r.prompt() for r in asked], max_new_tokens, 1.0, batch=100, each=each)
     rows = [[start + i // each, reply.text] for i, reply in enumerate(replies)]
     (folder / "samples.json").write_text(json.dumps(rows, ensure_ascii=False), encoding="utf8")
     return {"tokens": sum(len(reply.ids) for reply in replies)}

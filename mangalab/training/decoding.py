@@ -9,6 +9,7 @@ replies to the base class's; ``benchmarks/preference.py`` has the times of both.
 """
 
 from collections.abc import Sequence
+from copy import copy, deepcopy
 from dataclasses import dataclass
 
 import torch
@@ -16,7 +17,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from .llama import GROUPS
-from .sampling import KEPT, Sampler
+from .parallel import side_by_side
+from .sampling import KEPT, Reply, Sampler
+from .sft import render
 
 IDLE = 0.25  # share of finished rows at which the cache is packed again
 READ = 8  # prompts that are read together
@@ -73,6 +76,37 @@ class LeanSampler(Sampler):
             for member, part in zip(members, parts, strict=True):
                 member.weight.data = part
         return joint
+
+    def sample(
+        self, prompts: Sequence[str], max_new_tokens: int, temperature: float = 1.0, seed: int = 0,
+        batch: int = 64, each: int = 1,
+    ) -> list[Reply]:
+        """As :meth:`Sampler.sample`; batches run side by side, each with a generator of its own."""
+        heads = [render(self.tokenizer, prompt).ids for prompt in prompts]
+        order = sorted(range(len(heads)), key=lambda i: len(heads[i]))
+        count = -(-len(heads) * each // batch)
+        groups = [order[k::count] for k in range(count)]  # equally long prompts in each
+
+        def write(number: int) -> list[list[int]]:
+            generator = torch.Generator().manual_seed(seed * len(groups) + number)
+            asked = [heads[i] for i in groups[number]]
+            return self._sample(asked, max_new_tokens, temperature, generator, each)
+
+        replies: list[list[Reply]] = [[] for _ in heads]
+        for rows, found in zip(groups, side_by_side(write, range(count)), strict=True):
+            for number, ids in enumerate(found):
+                replies[rows[number // each]].append(self._reply(ids))
+        return [reply for group in replies for reply in group]
+
+    def twin(self) -> "LeanSampler":
+        """A sampler that follows another policy; weights below ``shared`` and states are common."""
+        other = copy(self)
+        kept = [*self.model.model.layers[: self.shared], self.model.model.embed_tokens]
+        memo = {id(weight): weight for module in kept for weight in module.parameters()}
+        other.model = deepcopy(self.model, memo)
+        other.layers = [*self.layers[: self.shared],
+                        *(self._join(layer) for layer in other.model.model.layers[self.shared :])]
+        return other
 
     @torch.no_grad()
     def _sample(

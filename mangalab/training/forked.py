@@ -21,6 +21,7 @@ from torch import Tensor, nn
 
 from .llama import Batch, LeanLlama
 from .llama_ops import Attention, FrozenProduct, Grid, SwiGLU
+from .parallel import side_by_side
 from .sft import Example, Prepared
 
 TRIM_THRESHOLD, MMAP_THRESHOLD = -1, -3  # names of mallopt(3)
@@ -110,6 +111,8 @@ class ForkedLlama(LeanLlama):
     ):
         keep_freed_memory()
         super().__init__(model, dtype, training)
+        for i in range(self.first, len(self.layers)):  # here, not by two threads at their first use
+            self._products(i)
 
     def read(self, batch: Fork, places: Tensor, bottom: Tensor | None = None) -> Tensor:
         """Final normalised states at ``places`` (C,) alone, (C, d)."""
@@ -206,11 +209,16 @@ def prepare(engine: ForkedLlama, examples: Sequence[Example], size: int = ROWS) 
     if engine.first == 0:
         return done
     done.bottoms = [None] * len(examples)
-    for rows in together(examples, size):
+    for i in range(engine.first):
+        engine._products(i)
+
+    def read(rows: list[int]) -> None:
         batch = fork([examples[i] for i in rows], engine.head.device)
         states = engine.bottom(batch)
         for i, spans in zip(rows, batch.spans, strict=True):
             done.bottoms[i] = torch.cat([states[span] for span in spans])
+
+    side_by_side(read, together(examples, size))
     return done
 
 

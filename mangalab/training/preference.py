@@ -9,12 +9,14 @@ frozen layers below the adapters run once too, and a prompt runs once for all it
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from .forked import ForkedLlama, collate, prepare, together
+from .parallel import side_by_side
 from .sft import Example, Prepared, SFTConfig, _initialise, _restore, learning_rate, render
 
 LOSSES = ("dpo", "simpo")
@@ -68,6 +70,14 @@ class PreferenceHistory:
     seconds: float = 0.0
 
 
+class Part(NamedTuple):
+    """Part of a batch: its loss summed over ``count`` terms, and the margins of its pairs."""
+
+    loss: Tensor
+    count: int
+    margins: Tensor | None = None
+
+
 # ---------------------------------------------------------------------------- losses
 def implicit_rewards(policy: Tensor, reference: Tensor, beta: float) -> Tensor:
     """beta * log(pi / pi_ref) of each reply (Rafailov et al. 2023, equation 5, up to a constant)."""
@@ -111,9 +121,9 @@ def all_logps(engine: ForkedLlama, data: Prepared) -> Tensor:
 
 def _for_all(data: Prepared, compute: Callable[[list[int]], Tensor]) -> Tensor:
     """``compute`` over all rows, a few at a time, in the order of the examples."""
-    found = torch.empty(len(data.examples))
-    for rows in together(data.examples):
-        found[rows] = compute(rows)
+    found, parts = torch.empty(len(data.examples)), list(together(data.examples))
+    for rows, values in zip(parts, side_by_side(torch.no_grad()(compute), parts), strict=True):
+        found[rows] = values
     return found
 
 
@@ -154,27 +164,31 @@ def train_replies(
     """``sft.train`` on this module's engine: the mean NLL of completion tokens; losses only."""
     engine = ForkedLlama(model, dtype)
     data = data if isinstance(data, Prepared) else prepare(engine, data)
-    step = lambda rows: engine.loss(*collate(data, rows))  # noqa: E731
-    return _fit(trainable(model), len(data.examples), config, step, PreferenceHistory())
+
+    def step(rows: list[int]) -> Part:
+        nll = engine.label_nll(*collate(data, rows))
+        return Part(nll.sum(), len(nll))
+
+    return _fit(trainable(model), len(data.examples), config, step)
 
 
 def train_pairs(
     model: nn.Module, pairs: Pairs, config: PreferenceConfig, dtype: torch.dtype = torch.bfloat16
 ) -> PreferenceHistory:
     """Minimise the DPO or SimPO loss; trains what requires gradients. Two replies a pair."""
-    engine, history = ForkedLlama(model, dtype), PreferenceHistory()
+    engine = ForkedLlama(model, dtype)
 
-    def step(chosen: list[int]) -> Tensor:
+    def step(chosen: list[int]) -> Part:
         rows = pairs.rows(chosen)
         policy, reference = sequence_logps(engine, pairs.data, rows), pairs.reference[rows]
         good, bad = implicit_rewards(policy.detach(), reference, config.beta).chunk(2)
-        history.margins.append((good - bad).mean().item())
-        history.accuracies.append((good > bad).float().mean().item())
         if config.loss == "dpo":
-            return dpo_loss(policy, reference, config.beta)
-        return simpo_loss(policy, label_counts(pairs.data, rows), config.beta, config.gamma)
+            loss = dpo_loss(policy, reference, config.beta)
+        else:
+            loss = simpo_loss(policy, label_counts(pairs.data, rows), config.beta, config.gamma)
+        return Part(len(chosen) * loss, len(chosen), good - bad)
 
-    return _fit(trainable(model), len(pairs), config, step, history)
+    return _fit(trainable(model), len(pairs), config, step)
 
 
 def log_ratios(model: nn.Module, pairs: Pairs, dtype: torch.dtype = torch.bfloat16) -> Tensor:
@@ -205,16 +219,12 @@ class RewardModel:
 
     def train(self, pairs: Pairs, config: SFTConfig) -> PreferenceHistory:
         """Minimise the Bradley-Terry loss (1952)."""
-        history = PreferenceHistory()
-
-        def step(chosen: list[int]) -> Tensor:
+        def step(chosen: list[int]) -> Part:
             rewards = self.rewards(pairs.data, pairs.rows(chosen))
             good, bad = rewards.detach().chunk(2)
-            history.margins.append((good - bad).mean().item())
-            history.accuracies.append((good > bad).float().mean().item())
-            return bradley_terry_loss(rewards)
+            return Part(len(chosen) * bradley_terry_loss(rewards), len(chosen), good - bad)
 
-        return _fit([*trainable(self.model), self.head], len(pairs), config, step, history)
+        return _fit([*trainable(self.model), self.head], len(pairs), config, step)
 
     @torch.no_grad()
     def score(self, data: Prepared | Sequence[Example]) -> Tensor:
@@ -229,31 +239,50 @@ def trainable(model: nn.Module) -> list[nn.Parameter]:
 
 
 def _fit(
-    parameters: list[nn.Parameter], n: int, config: SFTConfig, step: Callable[[list[int]], Tensor],
-    history: PreferenceHistory,
+    parameters: list[nn.Parameter], n: int, config: SFTConfig, step: Callable[[list[int]], Part],
 ) -> PreferenceHistory:
-    """AdamW on ``step(pairs)`` over shuffled batches; order and rates follow ``config`` alone."""
+    """AdamW on ``step(rows)`` over shuffled batches; order and rates follow ``config`` alone."""
     optimizer = torch.optim.AdamW(
         parameters, lr=config.lr, weight_decay=config.weight_decay, fused=True)
-    generator = torch.Generator().manual_seed(config.seed)
+    generator, history = torch.Generator().manual_seed(config.seed), PreferenceHistory()
     orders = [torch.randperm(n, generator=generator).tolist() for _ in range(config.epochs)]
     size, started = config.batch_size, time.perf_counter()
     batches = [order[i : i + size] for order in orders for i in range(0, n, size)]
     for number, batch in enumerate(batches):
-        history.losses.append(update(step(batch), optimizer, parameters, number, len(batches), config))
+        parts = accumulate(step, batch, parameters)
+        count = sum(part.count for part in parts)
+        history.losses.append(sum(part.loss.item() for part in parts) / count)
+        if parts[0].margins is not None:
+            margins = torch.cat([part.margins for part in parts])
+            history.margins.append(margins.mean().item())
+            history.accuracies.append((margins > 0).float().mean().item())
+        update(optimizer, parameters, number, len(batches), config)
     history.seconds = time.perf_counter() - started
     return history
 
 
+def accumulate(
+    step: Callable[[list[int]], Part], batch: list[int], parameters: list[nn.Parameter]
+) -> list[Part]:
+    """Gradients of the batch's mean loss, two halves side by side; their parts without graphs."""
+    def half(rows: list[int]) -> tuple[Part, tuple[Tensor, ...]]:
+        part = step(rows)
+        return part._replace(loss=part.loss.detach()), torch.autograd.grad(part.loss, parameters)
+
+    done = side_by_side(half, [rows for rows in (batch[::2], batch[1::2]) if rows])
+    count = sum(part.count for part, _ in done)
+    for parameter, *gradients in zip(parameters, *(found for _, found in done), strict=True):
+        parameter.grad = sum(gradients) / count
+    return [part for part, _ in done]
+
+
 def update(
-    loss: Tensor, optimizer: torch.optim.Optimizer, parameters: list[nn.Parameter], number: int,
-    steps: int, config: SFTConfig,
-) -> float:
-    """One clipped step at the rate of step ``number`` of ``steps``; returns the loss."""
+    optimizer: torch.optim.Optimizer, parameters: list[nn.Parameter], number: int, steps: int,
+    config: SFTConfig,
+) -> None:
+    """One clipped step of the gradients at the rate of step ``number`` of ``steps``."""
     for group in optimizer.param_groups:
         group["lr"] = learning_rate(number, steps, config)
-    loss.backward()
     nn.utils.clip_grad_norm_(parameters, config.clip)
     optimizer.step()
     optimizer.zero_grad(set_to_none=True)
-    return loss.item()

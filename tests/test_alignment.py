@@ -7,6 +7,7 @@ from mangalab.data import assistant
 from mangalab.evaluation import rubric
 from mangalab.training import alignment
 from mangalab.training.alignment import Recipe, Sampled
+from mangalab.training.parallel import twin
 from mangalab.training.preference import Pair
 
 GOOD, BAD = "You are welcome.", "yo bro, you are welcome, as always and for ever."
@@ -80,7 +81,7 @@ def test_a_twin_has_its_own_adapters_on_the_same_weights():
     from mangalab.training.sft import LoRA, attach
 
     model = tiny()
-    right, other = model(IDS).logits, alignment.twin(model)
+    right, other = model(IDS).logits, twin(model)
     assert {id(p) for p in other.parameters()} == {id(p) for p in model.parameters()}
     moved = attach(other, LoRA(r=4, alpha=64, init="random"), seed=1)
     assert torch.equal(model(IDS).logits, right)

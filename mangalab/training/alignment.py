@@ -6,7 +6,6 @@ the dear part: the pairs that preference training learns from are the model's ow
 
 import json
 from collections.abc import Sequence
-from copy import deepcopy
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -92,11 +91,6 @@ def assistant_model(artifact: Artifact) -> tuple[nn.Module, object]:
     for name, update in sft_updates(artifact).items():
         model.get_submodule(name).weight.add_(update.matrix())
     return model, tokenizer
-
-
-def twin(model: nn.Module) -> nn.Module:
-    """A copy of a bare model on the same weights: its adapters are its own, the rest costs nothing."""
-    return deepcopy(model, {id(weight): weight for weight in model.parameters()})
 
 
 def stored_samples(

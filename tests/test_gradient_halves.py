@@ -1,12 +1,9 @@
-"""Parts side by side: order, threads, nesting, gradients of halves."""
-
-import threading
+"""Gradients of the halves of a batch, side by side."""
 
 import pytest
 import torch
 
 from mangalab.training import parallel
-from mangalab.training.parallel import side_by_side
 from mangalab.training.preference import Part, accumulate
 
 
@@ -17,33 +14,6 @@ def two(monkeypatch):
     monkeypatch.setattr(parallel, "_pool", lambda: pool)
     yield
     pool.shutdown()
-
-
-def test_parts_meet_and_come_back_in_order(two):
-    gate = threading.Barrier(2, timeout=10)  # passes only if two parts run at once
-
-    def compute(part):
-        gate.wait()
-        return part, torch.get_num_threads()
-
-    assert side_by_side(compute, [3, 1]) == [(3, 1), (1, 1)]
-
-
-def test_a_part_does_not_wait_for_its_own_pool(two):
-    inner = lambda part: side_by_side(lambda x: 10 * part + x, [1, 2, 3])  # noqa: E731
-    assert side_by_side(inner, [1, 2, 3, 4]) == [[10 * p + x for x in (1, 2, 3)] for p in (1, 2, 3, 4)]
-
-
-def test_the_caller_keeps_its_threads(two):
-    before = torch.get_num_threads()
-    side_by_side(lambda part: part, [1, 2])
-    assert torch.get_num_threads() == before
-    assert side_by_side(lambda part: threading.current_thread(), [1]) == [threading.current_thread()]
-
-
-def test_an_error_in_a_part_is_the_caller_s(two):
-    with pytest.raises(ZeroDivisionError):
-        side_by_side(lambda part: 1 / part, [1, 0])
 
 
 @pytest.mark.parametrize("size", [1, 2, 5])

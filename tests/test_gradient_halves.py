@@ -34,3 +34,24 @@ def test_gradients_of_halves_are_those_of_the_batch(two, size):
     assert sum(part.count for part in parts) == whole.count
     assert sum(part.loss for part in parts).item() == pytest.approx(whole.loss.item(), rel=1e-5)
     assert not any(part.loss.requires_grad for part in parts)
+
+
+def test_gradients_lie_in_memory_as_their_weights_do(two):
+    """The fused AdamW reads memory, not strides: a transposed gradient would step elsewhere."""
+    draw = torch.Generator().manual_seed(0)
+    weight = torch.randn(3, 4, generator=draw).requires_grad_()
+    x = torch.randn(5, 4, generator=draw)
+
+    class Product(torch.autograd.Function):
+        @staticmethod
+        def forward(ctx, x, weight):
+            ctx.save_for_backward(x)
+            return x @ weight.T
+
+        @staticmethod
+        def backward(ctx, dy):
+            return None, (ctx.saved_tensors[0].T @ dy).T  # strides of a transposed matrix
+
+    accumulate(lambda rows: Part(Product.apply(x[rows], weight).sum(), len(rows)), [0, 1, 2, 3], [weight])
+    assert weight.grad.stride() == weight.stride()
+    assert torch.allclose(weight.grad, x[:4].mean(0).expand(3, 4))

@@ -272,7 +272,8 @@ def accumulate(
     done = side_by_side(half, [rows for rows in (batch[::2], batch[1::2]) if rows])
     count = sum(part.count for part, _ in done)
     for parameter, *gradients in zip(parameters, *(found for _, found in done), strict=True):
-        parameter.grad = sum(gradients) / count
+        # in the weight's own layout: the fused optimiser reads memory, not strides
+        parameter.grad = (sum(gradients) / count).contiguous()
     return [part for part, _ in done]
 
 

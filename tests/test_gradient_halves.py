@@ -52,6 +52,7 @@ def test_gradients_lie_in_memory_as_their_weights_do(two):
         def backward(ctx, dy):
             return None, (ctx.saved_tensors[0].T @ dy).T  # strides of a transposed matrix
 
-    accumulate(lambda rows: Part(Product.apply(x[rows], weight).sum(), len(rows)), [0, 1, 2, 3], [weight])
+    step = lambda rows: Part(Product.apply(x[rows], weight).sum(), len(rows))  # noqa: E731
+    accumulate(step, [0, 1, 2, 3], [weight])
     assert weight.grad.stride() == weight.stride()
     assert torch.allclose(weight.grad, x[:4].mean(0).expand(3, 4))

@@ -86,3 +86,21 @@ def test_a_layer_below_the_prepared_ones_is_refused():
     data = grounded.Bottoms(model, 3, torch.float32).prepared(rows)
     with pytest.raises(ValueError, match="layer 1 trains, below the prepared first=3"):
         trunk.train(sft.attach(model, sft.LoRA(2, 4, layers=(1,))), data, CONFIG, torch.float32)
+
+
+@pytest.mark.parametrize(("keys", "rows"), [(9, 3), (6, 1)])
+def test_attention_and_its_gradients_are_those_of_torch(keys, rows):
+    generator = torch.Generator().manual_seed(0)
+    draw = lambda *shape: torch.randn(shape, generator=generator).requires_grad_()  # noqa: E731
+    q, k, v = draw(3, 4, 6, 8), draw(3, 2, keys, 8), draw(3, 2, keys, 8)
+    mask = torch.zeros(rows, 1, 6, keys)
+    mask[:, :, torch.ones(6, keys).triu(keys - 5).bool()] = -torch.inf
+    mask[-1, :, :, 1:3] = -torch.inf
+    found = []
+    for attend in (trunk.Attention.apply, lambda q, k, v, mask: torch.nn.functional
+                   .scaled_dot_product_attention(q, k, v, mask, enable_gqa=True)):
+        out = attend(q, k, v, mask)
+        found.append((out, *torch.autograd.grad(out.square().sum(), (q, k, v))))
+    assert found[1][1].abs().max() > 0.1
+    for ours, theirs in zip(*found, strict=True):
+        assert torch.allclose(ours, theirs, atol=1e-5)

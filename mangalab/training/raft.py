@@ -14,6 +14,8 @@ from torch import Tensor, nn
 from .sft import render
 from .trunk import Layout, TrunkBatch, TrunkLlama, gather, pack, scatter
 
+PLACES = 128  # of which all words' log-probabilities are held at once
+
 
 @dataclass(frozen=True)
 class Tree:
@@ -120,8 +122,9 @@ class Choices:
     def _scored(self, engine: TrunkLlama, rows: Sequence[int], bottom: Tensor) -> list[Choice]:
         batch, found = self._batch(rows, engine), []
         hidden = engine.hidden(batch, bottom)
-        logits = (hidden @ engine.head.T).float()
-        picked = logits[batch.sources, batch.targets] - logits.logsumexp(1)[batch.sources]
+        ends = [_logprobs(hidden[source], engine.head, target) for source, target in zip(
+            batch.sources.split(PLACES), batch.targets.split(PLACES), strict=True)]
+        picked = torch.cat(ends)
         sizes = [sum(self.trees[i].lengths) for i in rows]
         pieces = zip(rows, picked.split(sizes), batch.sources.split(sizes), strict=True)
         for i, values, source in pieces:  # the first source is the prompt's last token
@@ -129,3 +132,8 @@ class Choices:
             sums = [part.sum().item() for part in values.split(one.lengths)]
             found.append(Choice(sums, list(one.lengths), hidden[source[0]].float().cpu()))
         return found
+
+
+def _logprobs(hidden: Tensor, head: Tensor, targets: Tensor) -> Tensor:
+    words = (hidden @ head.T).log_softmax(1, dtype=torch.float32)  # logsumexp takes 2.5 times as long
+    return words.gather(1, targets[:, None])[:, 0]

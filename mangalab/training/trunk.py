@@ -12,7 +12,6 @@ from dataclasses import dataclass
 from itertools import takewhile
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from .llama import Batch, LeanLlama
@@ -126,15 +125,48 @@ class TrunkLlama(LeanLlama):
         grid = joint.new_zeros(n * length, heads + 2 * kv, d).index_copy(0, batch.slots, joint[t:])
         q, k, v = grid.view(n, length, -1, d).transpose(1, 2).split([heads, kv, kv], 1)
         tq, tk, tv = joint[:t].transpose(0, 1).unsqueeze(0).split([heads, kv, kv], 1)
-        k, v = (torch.cat([a.expand(n, -1, -1, -1), b], 2).repeat_interleave(heads // kv, 1)
-                for a, b in ((tk, k), (tv, v)))
-        mixed = F.scaled_dot_product_attention(q, k, v, batch.mask).transpose(1, 2)
+        k, v = (torch.cat([a.expand(n, -1, -1, -1), b], 2) for a, b in ((tk, k), (tv, v)))
+        mixed = Attention.apply(q, k, v, batch.mask).transpose(1, 2)
         mixed = mixed.reshape(n * length, heads * d).index_select(0, batch.slots)
         if not t:
             return mixed
-        tk, tv = (a.repeat_interleave(heads // kv, 1) for a in (tk, tv))
-        own = F.scaled_dot_product_attention(tq, tk, tv, is_causal=True)
+        own = Attention.apply(tq, tk, tv, _future(t, qkv.device))
         return torch.cat([own[0].transpose(0, 1).reshape(t, heads * d), mixed])
+
+
+class Attention(torch.autograd.Function):
+    """Attention of q (n, heads, L, d) on k, v (n, kv, T, d) under a mask (n or 1, 1, L, T): 0, -inf.
+
+    Products in the inputs' dtype, softmax in float32. The query heads of one key head stand under
+    each other: no key is repeated. torch's fused kernel takes several times as long here (a mask,
+    bfloat16 and a backward pass on a CPU: ``benchmarks/shared_attention.py``).
+    """
+
+    @staticmethod
+    def forward(ctx, q, k, v, mask):
+        (n, heads, length, d), (kv, keys) = q.shape, k.shape[1:3]
+        q = (q * d**-0.5).reshape(n * kv, -1, d)
+        k, v = k.reshape(n * kv, keys, d), v.reshape(n * kv, keys, d)
+        scores = (q @ k.transpose(1, 2)).float().view(n, heads, length, keys)
+        weights = scores.add_(mask).softmax(-1).view(n * kv, -1, keys).to(q.dtype)
+        ctx.save_for_backward(q, k, v, weights)
+        return (weights @ v).view(n, heads, length, d)
+
+    @staticmethod
+    def backward(ctx, dy):
+        q, k, v, weights = ctx.saved_tensors
+        shape, way = dy.shape, torch.ops.aten._softmax_backward_data
+        n, d = shape[0], shape[-1]
+        dy = dy.reshape(len(q), -1, d)
+        dscores = way(dy @ v.transpose(1, 2), weights, -1, weights.dtype)
+        dq = (dscores @ k).mul_(d**-0.5)
+        dk, dv = dscores.transpose(1, 2) @ q, weights.transpose(1, 2) @ dy
+        dk, dv = (x.view(n, -1, *x.shape[1:]) for x in (dk, dv))
+        return dq.view(shape), dk, dv, None
+
+
+def _future(n: int, device: torch.device) -> Tensor:
+    return torch.full((1, 1, n, n), -torch.inf, device=device).triu(1)
 
 
 class Rotary(torch.autograd.Function):

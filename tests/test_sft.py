@@ -177,6 +177,17 @@ def test_batched_generation_equals_single_generation():
     assert all(together)
 
 
+def test_generation_hands_the_vocabulary_matrix_one_piece():
+    model, seen = tiny(seed=3), []
+    model.lm_head.register_forward_hook(lambda _, inputs, out: seen.append(inputs[0].is_contiguous()))
+    model.generate(torch.arange(6, 12).view(2, 3), max_new_tokens=2, do_sample=False, pad_token_id=2)
+    assert not all(seen), "the library hands over a piece now: contiguous_head() can go"
+    seen.clear()
+    generate(model, Ids(), ["5 6 7", "9"], 2)
+    assert seen and all(seen)
+    assert not model.lm_head._forward_pre_hooks
+
+
 def test_learning_rate_end_points():
     for schedule, last in (("cosine", 0.0), ("linear", 0.0), ("constant", 1.0)):
         config = SFTConfig(lr=1.0, warmup=0.1, schedule=schedule)

@@ -10,7 +10,7 @@ from pathlib import Path
 import torch
 
 from ..models import load_causal_lm
-from ..training.sft import render
+from ..training.sft import contiguous_head, render
 
 BASE = "base"  # the model without any adapter
 
@@ -94,10 +94,11 @@ class AdapterEngine:
         mask = torch.tensor([[0] * (longest - len(p)) + [1] * len(p) for p in prompts])
         names = ["__base__" if r.adapter == BASE else r.adapter for r in requests]
         device = self.model.device
-        out = self.model.generate(
-            input_ids=ids.to(device), attention_mask=mask.to(device), adapter_names=names,
-            do_sample=False, pad_token_id=pad, max_new_tokens=max(r.max_new_tokens for r in requests),
-            eos_token_id=self.tokenizer.eos_token_id)
+        with contiguous_head(self.model):
+            out = self.model.generate(
+                input_ids=ids.to(device), attention_mask=mask.to(device), adapter_names=names,
+                do_sample=False, pad_token_id=pad, eos_token_id=self.tokenizer.eos_token_id,
+                max_new_tokens=max(r.max_new_tokens for r in requests))
         rows = zip(requests, prompts, out[:, longest:].tolist(), strict=True)
         return [self._cut(request, len(prompt), new) for request, prompt, new in rows]
 

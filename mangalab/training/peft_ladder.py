@@ -24,6 +24,7 @@ from .sft import (
     LoRA,
     SFTConfig,
     attach,
+    contiguous_head,
     learning_rate,
     trainable_linears,
 )
@@ -284,9 +285,11 @@ def speak(model: nn.Module, tokenizer, prompts: Sequence[Sequence[int]], new_tok
     for length in sorted({len(p) for p in prompts}):
         rows = [i for i, p in enumerate(prompts) if len(p) == length]
         ids = torch.tensor([list(prompts[i]) for i in rows], device=device)
-        out = model.generate(
-            input_ids=ids, attention_mask=torch.ones_like(ids), max_new_tokens=new_tokens,
-            do_sample=False, pad_token_id=tokenizer.pad_token_id, eos_token_id=tokenizer.eos_token_id)
+        with contiguous_head(model):
+            out = model.generate(
+                input_ids=ids, attention_mask=torch.ones_like(ids), max_new_tokens=new_tokens,
+                do_sample=False, pad_token_id=tokenizer.pad_token_id,
+                eos_token_id=tokenizer.eos_token_id)
         out = out[:, length:] if out[:, :length].equal(ids) else out
         for i, text in zip(rows, tokenizer.batch_decode(out, skip_special_tokens=True), strict=True):
             answers[i] = text.strip()

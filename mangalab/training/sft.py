@@ -7,6 +7,7 @@ the same loss (``benchmarks/sft.py``); adapters, saving and merging are PEFT's.
 import math
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 
 import torch
@@ -287,10 +288,26 @@ def generate(model: nn.Module, tokenizer, prompts: Sequence[str], max_new_tokens
     ids = torch.tensor([[pad] * (length - len(e.ids)) + e.ids for e in examples])
     mask = torch.tensor([[0] * (length - len(e.ids)) + [1] * len(e.ids) for e in examples])
     device = next(model.parameters()).device
-    out = model.generate(
-        input_ids=ids.to(device), attention_mask=mask.to(device), max_new_tokens=max_new_tokens,
-        do_sample=False, pad_token_id=pad, eos_token_id=tokenizer.eos_token_id)
+    with contiguous_head(model):
+        out = model.generate(
+            input_ids=ids.to(device), attention_mask=mask.to(device), max_new_tokens=max_new_tokens,
+            do_sample=False, pad_token_id=pad, eos_token_id=tokenizer.eos_token_id)
     return [text.strip() for text in tokenizer.batch_decode(out[:, length:], skip_special_tokens=True)]
+
+
+@contextmanager
+def contiguous_head(model: nn.Module) -> Iterator[None]:
+    """While it lasts, what enters the vocabulary's matrix lies in one piece.
+
+    ``generate`` cuts the prompts' last states out of (rows, L, d). From such a slice torch makes a
+    batched product and copies the whole matrix once a row: seconds and gigabytes for 32 prompts.
+    """
+    head = model.get_output_embeddings()
+    hook = head.register_forward_pre_hook(lambda _, inputs: (inputs[0].contiguous(),))
+    try:
+        yield
+    finally:
+        hook.remove()
 
 
 def _prepared(engine: LeanLlama, data: Sequence[Example] | Prepared, cache: bool = True) -> Prepared:

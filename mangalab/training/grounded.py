@@ -15,11 +15,12 @@ from torch import Tensor, nn
 from ..data import raft
 from ..data.raft import Case, Question
 from ..evaluation.raft import NAMES, Candidate, candidates
+from .parallel import side_by_side
 from .raft import Choice, Tree, tree
 from .sft import Example, Prepared, render
 from .trunk import TrunkLlama, gather, pack, plain, scatter
 
-CHUNK = 32  # rows of one pass through the frozen layers
+CHUNK = 16  # rows of one pass through the frozen layers
 
 
 @dataclass(frozen=True)
@@ -91,20 +92,24 @@ class Bottoms:
         keys = [tuple(example.ids) for example in wanted]
         new = {key: e for key, e in zip(keys, wanted, strict=True) if key not in self._known}
         order = sorted(new, key=len)
-        for start in range(0, len(order), CHUNK):
-            self._add([new[key] for key in order[start : start + CHUNK]])
+        chunks = [[new[key] for key in order[start : start + CHUNK]]
+                  for start in range(0, len(order), CHUNK)]
+        if self.below:
+            self.below.prepared(list(new.values()))
+        self.engine.build(range(self.below.engine.first if self.below else 0, self.engine.first))
+        for chunk, states in zip(chunks, side_by_side(self._states, chunks), strict=True):
+            self._known.update(zip((tuple(e.ids) for e in chunk), states, strict=True))
         return Prepared(list(wanted), self.engine.first, [self._known[key] for key in keys])
 
-    def _add(self, examples: Sequence[Example]) -> None:
+    def _states(self, examples: Sequence[Example]) -> list[Tensor]:
         made = [plain(example) for example in examples]
         batch = pack(made, self.dtype, self.engine.head.device)
         if self.below:
-            low = gather(self.below.prepared(examples).bottoms, batch.trunk)
+            low = gather([self.below._known[tuple(e.ids)] for e in examples], batch.trunk)
             states = self.engine.between(low, batch, self.below.engine.first, self.engine.first)
         else:
             states = self.engine.bottom(batch)
-        for example, one in zip(examples, scatter(states, made, batch.trunk), strict=True):
-            self._known[tuple(example.ids)] = one.clone()
+        return [one.clone() for one in scatter(states, made, batch.trunk)]
 
 
 def trees(tokenizer, cases: Sequence[Case], context: bool = True) -> list[Tree]:

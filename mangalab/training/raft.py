@@ -75,7 +75,7 @@ class Choices:
     """Trees with the model's states below the first adapted layer, computed once for all adapters."""
 
     def __init__(self, model: nn.Module, trees: Sequence[Tree], first: int, dtype: torch.dtype,
-                 chunk: int = 24):
+                 chunk: int = 12):
         self.trees, self.first, self.dtype = list(trees), first, dtype
         order = sorted(range(len(trees)), key=lambda i: len(trees[i].ids))
         self.rows = [order[start : start + chunk] for start in range(0, len(order), chunk)]

@@ -94,6 +94,11 @@ class TrunkLlama(LeanLlama):
         """Logits (C, vocabulary) at the places that predict labels, float32."""
         return (self.hidden(batch, bottom) @ self.head.T).float().index_select(0, batch.sources)
 
+    def build(self, layers: range) -> None:
+        """Join the weights of ``layers`` now, before passes through them run side by side."""
+        for i in layers:
+            self._products(i)
+
     def between(self, x: Tensor, batch: TrunkBatch, first: int, to: int) -> Tensor:
         """States (T, d) that enter layer ``to``, from those that enter layer ``first``."""
         with torch.no_grad():

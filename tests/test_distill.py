@@ -9,7 +9,8 @@ from transformers import BertConfig, BertModel, LlamaConfig, LlamaForCausalLM
 
 from mangalab.training import classify, distill, distill_lm
 from mangalab.training.distill import Lessons, Recipe, evenly, listen, student_from
-from mangalab.training.sft import Example, SFTConfig, score, trainable_linears
+from mangalab.training.llama import LeanLlama
+from mangalab.training.sft import Example, SFTConfig, prepare, score, trainable_linears
 from mangalab.training.sft import train as sft_train
 
 MESSAGES = [[2, 5, 9, 3], [2, 7, 3], [2, 8, 8, 8, 11, 3], [2, 30, 3], [2, 14, 15, 3], [2, 6, 6, 3]]
@@ -235,6 +236,32 @@ def test_told_logits_equal_hugging_face(llama):
     for example, told in zip(TURNS, distill_lm.tell(llama, TURNS, torch.float32), strict=True):
         live = llama(torch.tensor([example.ids])).logits[0, example.prompt - 1 : -1]
         assert told.dtype == torch.bfloat16 and torch.allclose(told.float(), live, atol=0.02)
+
+
+def test_shared_bottoms_change_nothing(llama):
+    student = trainable_linears(student_from(llama, (0, 1, 3)), (2,))
+    below = prepare(LeanLlama(student, torch.float32), TURNS)
+    assert below.first == 2 and below.bottoms is not None
+    for one, other in zip(distill_lm.tell(student, below, torch.float32, chunk=2),
+                          distill_lm.tell(student, TURNS, torch.float32), strict=True):
+        assert torch.allclose(one.float(), other.float(), atol=0.02)
+    told = distill_lm.tell(llama, TURNS, torch.float32)
+    assert distill_lm.examine(student, below, told, torch.float32).nll == pytest.approx(
+        distill_lm.examine(student, TURNS, told, torch.float32).nll, abs=0.02)
+
+
+def test_another_student_trains_alone_and_shares_what_is_frozen(llama):
+    template = trainable_linears(student_from(llama, (0, 3)), (1,))
+    before = {name: p.clone() for name, p in template.named_parameters()}
+    student = distill_lm.another(template)
+    assert [p.requires_grad for p in student.parameters()] == [
+        p.requires_grad for p in template.parameters()]
+    sft_train(student, TURNS, SFTConfig(lr=1e-2, epochs=2, batch_size=3), torch.float32)
+    own = dict(student.named_parameters())
+    for name, p in template.named_parameters():
+        assert torch.equal(p, before[name])
+        assert (own[name] is p) != p.requires_grad
+        assert torch.equal(own[name], p) != p.requires_grad
 
 
 def test_examined_is_scored_and_near_itself(llama):

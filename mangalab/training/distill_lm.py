@@ -5,6 +5,7 @@ trains on golden answers, on the teacher's own answers, or on those stored distr
 engine and the schedule of ``sft``. Students come from ``distill.student_from``.
 """
 
+import copy
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -23,15 +24,20 @@ TokenLoss = Callable[[Tensor, Tensor], Tensor]
 
 @torch.no_grad()
 def tell(
-    teacher: nn.Module, examples: Sequence[Example], dtype: torch.dtype = torch.bfloat16,
+    teacher: nn.Module, data: Sequence[Example] | Prepared, dtype: torch.dtype = torch.bfloat16,
     chunk: int = 16,
 ) -> list[Tensor]:
-    """The teacher's logits (labels, vocabulary) at the label tokens of each example, bfloat16, CPU."""
+    """The teacher's logits (labels, vocabulary) at the label tokens of each example, bfloat16, CPU.
+
+    Pass :class:`Prepared` data where several models have the layers below ``first`` in common.
+    """
     engine, found = LeanLlama(teacher, dtype, training=False), []
-    for start in range(0, len(examples), chunk):
-        some = examples[start : start + chunk]
-        batch, bottom = sft._collate(Prepared(list(some), engine.first), range(len(some)), engine)
-        pieces = engine.logits(batch, bottom).bfloat16().cpu().split(_labels(some))
+    data = sft._prepared(engine, data, cache=False)
+    for start in range(0, len(data.examples), chunk):
+        rows = range(start, min(start + chunk, len(data.examples)))
+        batch, bottom = sft._collate(data, rows, engine)
+        pieces = engine.logits(batch, bottom).bfloat16().cpu()
+        pieces = pieces.split(_labels([data.examples[i] for i in rows]))
         found += [piece.clone() for piece in pieces]
     return found
 
@@ -80,16 +86,22 @@ class Examined:
 
 
 def examine(
-    student: nn.Module, data: Sequence[Example], told: Sequence[Tensor],
+    student: nn.Module, data: Sequence[Example] | Prepared, told: Sequence[Tensor],
     dtype: torch.dtype = torch.bfloat16,
 ) -> Examined:
     """Likelihood of the labels and distance to the teacher's stored logits, from one pass."""
-    rows = []
-    for example, mine, theirs in zip(data, tell(student, data, dtype), told, strict=True):
+    rows, examples = [], data.examples if isinstance(data, Prepared) else data
+    for example, mine, theirs in zip(examples, tell(student, data, dtype), told, strict=True):
         labels, logits = torch.tensor(example.ids[example.prompt :]), mine.float()
         right = bool((logits.argmax(-1) == labels).all())
         rows.append((F.cross_entropy(logits, labels).item(), right, forward_kl(logits, theirs).item()))
     return Examined(*(list(column) for column in zip(*rows, strict=True)))
+
+
+def another(student: nn.Module) -> nn.Module:
+    """A copy of ``student`` to train: what requires gradients is its own, all else is shared."""
+    shared = [p for p in student.parameters() if not p.requires_grad] + list(student.buffers())
+    return copy.deepcopy(student, {id(tensor): tensor for tensor in shared})
 
 
 def answers(tokenizer, prompts: Sequence[str], completions: Sequence[str]) -> list[Example]:

@@ -68,3 +68,10 @@ def test_chosen_titles_are_alike_and_answers_differ():
     assert len({answer_token(tokenizer, t.author) for t in found}) == recipe.titles
     with pytest.raises(ValueError, match="ask for fewer"):
         chosen_titles(tokenizer, 500, recipe.tokens)
+
+
+def test_positions_in_one_pass_are_those_one_by_one(lens):
+    states, _, _ = patching.streams(lens, IDS)
+    swapped = states[:, [1, 0]]
+    for p, found in zip((1, 3), patching.patched_each(lens, IDS, swapped, 1, [1, 3]), strict=True):
+        assert torch.allclose(found, patching.patched(lens, IDS, swapped, 1, [p]), atol=1e-5)

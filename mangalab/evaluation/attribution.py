@@ -36,9 +36,10 @@ class Reader(nn.Module):
 
     @torch.no_grad()
     def attention(self, ids: Sequence[int]) -> Tensor:
-        """Attention weights (layers, heads, L, L) of one message; rows sum to one."""
-        out = self.bert(input_ids=torch.tensor([list(ids)]), output_attentions=True)
-        return torch.stack(out.attentions)[:, 0]
+        """Attention weights (layers, heads, L, L) of one message, on CPU; rows sum to one."""
+        ids = torch.tensor([list(ids)], device=self.head.weight.device)
+        out = self.bert(input_ids=ids, output_attentions=True)
+        return torch.stack(out.attentions)[:, 0].cpu()
 
     def received(self, messages: Messages) -> list[np.ndarray]:
         """Attention of the last layer that each token gets, mean over heads and asking tokens."""
@@ -57,15 +58,17 @@ def integrated_gradients(
 
     words, explain = reader.bert.embeddings.word_embeddings, IntegratedGradients(reader)
     found, gaps = [np.empty(0)] * len(messages), np.empty(len(messages))
-    order = sorted(range(len(messages)), key=lambda i: len(messages[i]))
+    order, device = sorted(range(len(messages)), key=lambda i: len(messages[i])), words.weight.device
     for rows in (order[start : start + batch] for start in range(0, len(order), batch)):
         chosen = [messages[i] for i in rows]
-        ids, empty = _grid(chosen), _grid([[m[0], *[0] * (len(m) - 2), m[-1]] for m in chosen])
-        mask = _grid([[1] * len(m) for m in chosen]).float()
+        blank = [[m[0], *[0] * (len(m) - 2), m[-1]] for m in chosen]
+        ids, empty = _grid(chosen).to(device), _grid(blank).to(device)
+        mask = _grid([[1] * len(m) for m in chosen]).float().to(device)
         scores, gap = explain.attribute(
-            words(ids), words(empty), target=torch.tensor([int(targets[i]) for i in rows]),
+            words(ids), words(empty),
+            target=torch.tensor([int(targets[i]) for i in rows], device=device),
             additional_forward_args=(mask,), n_steps=steps, return_convergence_delta=True)  # fmt: skip
-        for i, row, off in zip(rows, scores.sum(-1).numpy(), gap.numpy(), strict=True):
+        for i, row, off in zip(rows, scores.sum(-1).cpu().numpy(), gap.cpu().numpy(), strict=True):
             found[i], gaps[i] = row[: len(messages[i])], off
     return found, gaps
 

@@ -50,7 +50,9 @@ def patched(lens, ids: Tensor, donors: Tensor, layer: int, positions: Sequence[i
 
 
 @torch.inference_mode()
-def patched_each(lens, ids: Tensor, donors: Tensor, layer: int, positions: Sequence[int]) -> list[Tensor]:
+def patched_each(
+    lens, ids: Tensor, donors: Tensor, layer: int, positions: Sequence[int]
+) -> list[Tensor]:
     """:func:`patched` at each position alone, logits (n, vocabulary) each, in one pass."""
     places, n = [[p] for p in positions for _ in ids], len(positions)
     out = _swapped(lens, ids.repeat(n, 1), donors[layer].repeat(n, 1, 1), layer, places)

@@ -37,15 +37,18 @@ def warm() -> None:
 
 
 def single_thread() -> None:
-    """One thread in this process, and products in the precision that the whole book uses.
+    """One CPU thread in this process, and products in the precision that the whole book uses.
 
     Two ranks on two cores must not compete for both; and a child that multiplies otherwise than its
-    parent cannot be compared with it bit for bit.
+    parent cannot be compared with it bit for bit. In profile gpu models stay on the CPU here: ranks
+    meet over gloo, and memory is counted by the CPU's allocator.
     """
     import torch
 
     from ..profiles import choose_dtype
 
+    if os.environ.get("MANGALAB_PROFILE") == "gpu":
+        os.environ["MANGALAB_PROFILE"] = "cpu"
     torch.set_num_threads(1)
     choose_dtype("cpu")
 

@@ -87,8 +87,10 @@ class Run:
         groups = [{"params": head, "lr": recipe.head_lr}, {"params": body, "lr": recipe.lr}]
         self.optimizer = torch.optim.AdamW(groups, weight_decay=0.01, fused=True)
         self.peak = [group["lr"] for group in groups]
+        self.device = self.model.head.weight.device
         self.scaler = torch.amp.GradScaler(
-            "cpu", init_scale=abs(recipe.scale) or 1.0, enabled=recipe.scale < 0, growth_interval=10)
+            self.device.type, init_scale=abs(recipe.scale) or 1.0, enabled=recipe.scale < 0,
+            growth_interval=10)
         self.step, self.losses, self.skipped = 0, [], 0
 
     # ------------------------------------------------------------------ training
@@ -98,13 +100,14 @@ class Run:
 
     def loss(self, rows: Sequence[int]) -> Tensor:
         """Mean cross-entropy of messages ``rows``, with dropout on the pooled vectors."""
-        batch = Packed.of([self.data.messages[i] for i in rows])
-        x = torch.cat([self.data.states[i] for i in rows]).to(self.model.encoder.dtype)
+        batch = Packed.of([self.data.messages[i] for i in rows], self.device.type)
+        x = torch.cat([self.data.states[i] for i in rows]).to(self.device, self.model.encoder.dtype)
         features, p = self.model.encoder(batch, x), self.recipe.dropout
         if p:
-            kept = torch.rand(features.shape, generator=self.noise) >= p
+            kept = (torch.rand(features.shape, generator=self.noise) >= p).to(self.device)
             features = features * kept / (1 - p)
-        return F.cross_entropy(self.model.head(features), self.data.targets[list(rows)])
+        targets = self.data.targets[list(rows)].to(self.device)
+        return F.cross_entropy(self.model.head(features), targets)
 
     def advance(self, until: int | None = None, on_step: Callable[[int], None] | None = None) -> "Run":
         """Train until step ``until`` (default: the end); ``on_step`` is told each finished step."""
@@ -203,5 +206,5 @@ class Run:
         """Hash of all trained weights: equal means equal to the last bit."""
         found = hashlib.sha256()
         for name, p in sorted(self.trained().items()):
-            found.update(name.encode() + p.detach().numpy().tobytes())
+            found.update(name.encode() + p.detach().cpu().numpy().tobytes())
         return found.hexdigest()[:16]

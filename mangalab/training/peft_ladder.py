@@ -263,7 +263,7 @@ def fit(tuned: Tuned, examples: Sequence[Example], config: SFTConfig) -> History
 
 
 @torch.no_grad()
-def score(engine: LeanLlama, examples: Sequence[Example], chunk: int = 8) -> list[float]:
+def score(engine: LeanLlama, examples: Sequence[Example], chunk: int = 16) -> list[float]:
     """Mean NLL of the labels of every example, in nats a token."""
     found = [0.0] * len(examples)
     order = sorted(range(len(examples)), key=lambda i: len(examples[i].ids))

@@ -6,6 +6,7 @@ import torch.nn.functional as F
 from test_llama_engine import assert_same_gradients, gradients, tiny
 
 from mangalab.training.forked import ForkedLlama, LabelNLL, collate, fork, prepare
+from mangalab.training.frozen import Frozen
 from mangalab.training.llama import LeanLlama, pack
 from mangalab.training.sft import ALL_LINEAR, Example, LoRA, attach, trainable_linears
 
@@ -99,7 +100,7 @@ def test_label_nll_is_cross_entropy(count):
     targets = torch.randint(0, 97, (count,), generator=draw)
     weights = torch.rand(count, generator=draw)
     found = []
-    for loss in (lambda h: LabelNLL.apply(h, W, targets),
+    for loss in (lambda h: LabelNLL.apply(h, Frozen(W), targets),
                  lambda h: F.cross_entropy(h @ W.T, targets, reduction="none")):
         h = states.clone().requires_grad_()
         values = loss(h)

@@ -149,6 +149,21 @@ def test_absent_gpu_is_an_error_never_a_fallback(monkeypatch):
         _ = profiles.Profile("gpu").device
 
 
+def test_float32_products_are_float32_on_every_processor():
+    """With AMX torch's word "medium" rounds factors to bfloat16, an error of a per cent."""
+    import torch
+
+    before = torch.get_float32_matmul_precision()
+    profiles.choose_products.cache_clear()
+    assert profiles.choose_products() == torch.get_float32_matmul_precision() != "high"
+    a = torch.randn(200, 576, generator=torch.Generator().manual_seed(1))
+    b = torch.randn(3072, 576, generator=torch.Generator().manual_seed(2))
+    exact = a.double() @ b.double().T
+    for product in (a @ b.T, torch.nn.functional.linear(a, b)):
+        assert (product - exact).norm() < 1e-5 * exact.norm()
+    torch.set_float32_matmul_precision(before)
+
+
 def test_precision_follows_the_processor(monkeypatch):
     import torch
 

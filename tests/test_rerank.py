@@ -166,18 +166,9 @@ def test_serving_keeps_scores_and_holds_weights_in_the_products_precision(bert):
     assert encoder.layers[0].up_weight.dtype == torch.bfloat16
 
 
-@pytest.fixture
-def full_precision():
-    """Other tests may have left bf16 products on; a model this small does not learn with them."""
-    before = torch.get_float32_matmul_precision()
-    torch.set_float32_matmul_precision("highest")
-    yield
-    torch.set_float32_matmul_precision(before)
-
-
 @pytest.mark.parametrize("loss", ranking.LOSSES)
 @pytest.mark.parametrize("head", rerank.HEADS)
-def test_training_orders_its_own_lists_and_repeats(bert, loss, head, full_precision):
+def test_training_orders_its_own_lists_and_repeats(bert, loss, head):
     grades = torch.tensor([[0, 3, 1]] * 4)
     config = RerankConfig(loss=loss, head=head, epochs=60, lr=1e-2, head_lr=3e-2, lists=2)
     runs = [rerank.train(bert, PAIRS * 4, grades, config) for _ in range(2)]

@@ -16,6 +16,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from .frozen import Frozen
 from .llama import GROUPS
 from .parallel import side_by_side
 from .sampling import KEPT, Reply, Sampler
@@ -64,18 +65,27 @@ class LeanSampler(Sampler):
     ):
         super().__init__(model, tokenizer, dtype, shared)
         self.layers = [self._join(layer) for layer in self.model.model.layers]
+        self.words = Frozen(self.model.lm_head.weight)
 
     @staticmethod
-    def _join(layer: nn.Module) -> dict[str, Tensor]:
+    def _join(layer: nn.Module) -> dict[str, Frozen]:
         """A layer's products as joint matrices, whose parts the modules keep as views."""
         joint = {}
         for group, (block, names) in GROUPS.items():
             members = [getattr(getattr(layer, block), name) for name in names]
-            joint[group] = torch.cat([member.weight.data for member in members])
-            parts = joint[group].split([len(member.weight) for member in members])
+            whole = torch.cat([member.weight.data for member in members])
+            parts = whole.split([len(member.weight) for member in members])
             for member, part in zip(members, parts, strict=True):
                 member.weight.data = part
+            joint[group] = Frozen(whole)
         return joint
+
+    def follow(self, policy: nn.Module) -> "LeanSampler":
+        """As :meth:`Sampler.follow`; the layers that it writes to are laid out again."""
+        super().follow(policy)
+        for i in range(self.shared, len(self.layers)):
+            self.layers[i] = {group: Frozen(old.weight) for group, old in self.layers[i].items()}
+        return self
 
     def sample(
         self, prompts: Sequence[str], max_new_tokens: int, temperature: float = 1.0, seed: int = 0,
@@ -135,7 +145,7 @@ class LeanSampler(Sampler):
         return found
 
     def _logits(self, x: Tensor) -> Tensor:
-        return self._norm(x, self.model.model.norm) @ self.model.lm_head.weight.T
+        return self.words.times(self._norm(x, self.model.model.norm))
 
     # ------------------------------------------------------------------------ prompts
     def _read_prompts(self, heads: Sequence[list[int]], steps: int) -> tuple[Cache, Tensor]:
@@ -217,16 +227,16 @@ class LeanSampler(Sampler):
         c = self.model.config
         turned = c.num_attention_heads + c.num_key_value_heads
         h = self._norm(x, self.model.model.layers[i].input_layernorm)
-        joint = (h @ self.layers[i]["qkv"].T).view(len(x), -1, 2, c.head_dim // 2)
+        joint = self.layers[i]["qkv"].times(h).view(len(x), -1, 2, c.head_dim // 2)
         part, (cos, sin) = joint[:, :turned], turn
         part.copy_((part * cos).addcmul_(part.flip(2), sin))
         return joint.flatten(2)
 
     def _rest(self, i: int, x: Tensor, mixed: Tensor) -> Tensor:
         layer, joint = self.model.model.layers[i], self.layers[i]
-        x = x + mixed @ joint["o"].T
-        gate, up = (self._norm(x, layer.post_attention_layernorm) @ joint["up"].T).chunk(2, -1)
-        return x + F.silu(gate).mul_(up) @ joint["down"].T
+        x = x + joint["o"].times(mixed)
+        gate, up = joint["up"].times(self._norm(x, layer.post_attention_layernorm)).chunk(2, -1)
+        return x + joint["down"].times(F.silu(gate).mul_(up))
 
     def _rotary(self, positions: Tensor) -> tuple[Tensor, Tensor]:
         """Cosines and signed sines that turn the halves of a head, (T, 1, 2, d / 2)."""

@@ -19,6 +19,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from .frozen import Frozen, Unpacked
 from .llama import Batch, LeanLlama
 from .llama_ops import Attention, FrozenProduct, Grid, SwiGLU
 from .parallel import side_by_side
@@ -130,7 +131,7 @@ class ForkedLlama(LeanLlama):
 
     def label_nll(self, batch: Fork, bottom: Tensor | None = None) -> Tensor:
         """Negative log-likelihood of each label, float32 (C,)."""
-        return LabelNLL.apply(self.read(batch, batch.sources, bottom), self.head, batch.targets)
+        return LabelNLL.apply(self.read(batch, batch.sources, bottom), self.words, batch.targets)
 
     def loss(self, batch: Fork, bottom: Tensor | None = None) -> Tensor:
         """Mean negative log-likelihood of the batch's labels."""
@@ -147,7 +148,7 @@ class ForkedLlama(LeanLlama):
         """The reference: this engine with its adapters off, on the same frozen weights."""
         bare = copy(self)
         bare._products = lambda i: {  # type: ignore[method-assign]
-            name: _frozen(product.fetch) for name, product in self._products(i).items()}
+            name: _frozen(product.frozen) for name, product in self._products(i).items()}
         return bare
 
     def _grid(self, batch: Fork) -> Grid:
@@ -162,30 +163,32 @@ class ForkedLlama(LeanLlama):
         return Grid(batch.slots, batch.shape, unseen, cos, sin, heads)
 
 
-def _frozen(fetch: Callable[[], Tensor]) -> Callable[[Tensor], Tensor]:
-    return lambda x: FrozenProduct.apply(x, fetch)
+def _frozen(frozen: Frozen | Unpacked) -> Callable[[Tensor], Tensor]:
+    return lambda x: FrozenProduct.apply(x, frozen)
 
 
 class LabelNLL(torch.autograd.Function):
     """-log softmax(h W^T)[target] of states h (C, d), float32 (C,), :data:`CHUNK` labels at a time.
+
+    ``words`` holds W.
 
     The gradient of each label's own loss is taken on the way forward, where its logits exist; the
     way back scales it. W does not train.
     """
 
     @staticmethod
-    def forward(ctx, h, W, targets):
+    def forward(ctx, h, words, targets):
         nll = h.new_empty(len(h), dtype=torch.float32)
         gradient = torch.empty_like(h) if ctx.needs_input_grad[0] else None
         for start in range(0, len(h), CHUNK):
             rows = slice(start, start + CHUNK)
-            logp = F.log_softmax(h[rows] @ W.T, -1, dtype=torch.float32)
+            logp = F.log_softmax(words.times(h[rows]), -1, dtype=torch.float32)
             places = targets[rows, None]
             nll[rows] = -logp.gather(1, places).squeeze(1)
             if gradient is not None:
                 p = logp.exp_()
                 p.scatter_add_(1, places, -torch.ones_like(places, dtype=p.dtype))
-                gradient[rows] = p.to(W.dtype) @ W
+                gradient[rows] = p.to(h.dtype) @ words.weight
         ctx.save_for_backward(gradient)
         return nll
 

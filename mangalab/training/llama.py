@@ -13,13 +13,15 @@ Right padding and the causal mask make a padding mask unnecessary: no real query
 """
 
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from .frozen import Frozen, Unpacked
 from .llama_ops import Attention, FrozenProduct, Grid, LoRAProduct, RMSNorm, SwiGLU
 
 GROUPS = {"qkv": ("self_attn", ("q_proj", "k_proj", "v_proj")), "o": ("self_attn", ("o_proj",)),
@@ -71,7 +73,7 @@ class Product:
         self.lora = [_adapter(member) for member in members]
         if self.trained and any(self.lora):
             raise ValueError("a linear has a trainable weight and an adapter: freeze or merge one")
-        self.fetch = None if self.trained else _fetcher(bases, dtype)
+        self.frozen = None if self.trained else _frozen(bases, dtype)
         self.parts = self._layout(bases)
 
     def _layout(self, bases: Sequence[nn.Module]) -> list[tuple[slice, slice, float]]:
@@ -89,9 +91,9 @@ class Product:
             return F.linear(x, torch.cat([w.to(self.dtype) for w in self.weights]))
         adapted = [lora for lora in self.lora if lora]
         if not adapted:
-            return FrozenProduct.apply(x, self.fetch)
+            return FrozenProduct.apply(x, self.frozen)
         A = torch.cat([a for a, _, _ in adapted])
-        return LoRAProduct.apply(x, self.fetch, self.parts, A, *(b for _, b, _ in adapted))
+        return LoRAProduct.apply(x, self.frozen, self.parts, A, *(b for _, b, _ in adapted))
 
 
 def _moves(module: nn.Module, training: bool) -> bool:
@@ -134,7 +136,7 @@ def _adapter(member: nn.Module) -> tuple[Tensor, Tensor, float] | None:
     return member.lora_A[name].weight, member.lora_B[name].weight, member.scaling[name]
 
 
-def _fetcher(bases: Sequence[nn.Module], dtype: torch.dtype) -> Callable[[], Tensor]:
+def _frozen(bases: Sequence[nn.Module], dtype: torch.dtype) -> Frozen | Unpacked:
     """The group's frozen weights as one matrix; 4-bit members are unpacked at every call."""
     if any(hasattr(base.weight, "quant_state") for base in bases):
         from bitsandbytes.functional import dequantize_4bit
@@ -143,9 +145,8 @@ def _fetcher(bases: Sequence[nn.Module], dtype: torch.dtype) -> Callable[[], Ten
             return torch.cat([
                 dequantize_4bit(b.weight.data, b.weight.quant_state).to(dtype) for b in bases])
 
-        return unpack
-    joint = torch.cat([base.weight.detach().to(dtype) for base in bases])
-    return lambda: joint
+        return Unpacked(unpack)
+    return Frozen(torch.cat([base.weight.detach().to(dtype) for base in bases]))
 
 
 class LeanLlama:
@@ -168,6 +169,11 @@ class LeanLlama:
         self.first = moved.index(True) if any(moved) else len(self.layers)
         self.products: dict[int, dict[str, Product]] = {}
         self.head = self.head.detach().to(dtype)
+
+    @cached_property
+    def words(self) -> Frozen:
+        """The matrix that turns states into logits, which never trains."""
+        return Frozen(self.head)
 
     def _products(self, i: int) -> dict[str, Product]:
         """Products of layer ``i``, built on first use: cached bottoms never need the lower ones."""
@@ -193,7 +199,8 @@ class LeanLlama:
 
     def logits(self, batch: Batch, bottom: Tensor | None = None) -> Tensor:
         """Logits (C, vocabulary) at the places that predict labels, float32."""
-        return (self.hidden(batch, bottom).index_select(0, batch.sources) @ self.head.T).float()
+        states = self.hidden(batch, bottom).index_select(0, batch.sources)
+        return FrozenProduct.apply(states, self.words).float()
 
     def loss(self, batch: Batch, bottom: Tensor | None = None) -> Tensor:
         """Mean cross-entropy over the batch's labels."""

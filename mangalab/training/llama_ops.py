@@ -14,19 +14,19 @@ from torch import Tensor
 class LoRAProduct(torch.autograd.Function):
     """y = x W^T + s_i (x A_i^T) B_i^T for linears i that share their input x (T, d_in).
 
-    ``fetch()`` gives the frozen W (sum of d_out, d_in), again in backward, so that a 4-bit W is
-    never kept unpacked. A stacks the A_i, (sum of r_i, d_in); each B_i is (d_out_i, r_i);
+    ``frozen`` holds W (sum of d_out, d_in) and is asked for it again in backward, so that a 4-bit W
+    is never kept unpacked. A stacks the A_i, (sum of r_i, d_in); each B_i is (d_out_i, r_i);
     ``parts`` holds (output slice, rank slice, s_i).
     """
 
     @staticmethod
-    def forward(ctx, x, fetch, parts, A, *Bs):
-        y = x @ fetch().T
+    def forward(ctx, x, frozen, parts, A, *Bs):
+        y = frozen.times(x)
         A, S = A.to(x.dtype), x.new_zeros(len(A), y.shape[1])  # S: the s_i B_i^T as diagonal blocks
         for (out, rank, scale), B in zip(parts, Bs, strict=True):
             S[rank, out] = (scale * B).T
         z = x @ A.T
-        ctx.fetch, ctx.parts = fetch, parts
+        ctx.frozen, ctx.parts = frozen, parts
         ctx.save_for_backward(x, z, A, S)
         return y.addmm_(z, S)
 
@@ -35,21 +35,21 @@ class LoRAProduct(torch.autograd.Function):
         x, z, A, S = ctx.saved_tensors
         dz, dS = dy @ S.T, z.T @ dy
         dBs = [scale * dS[rank, out].T.float() for out, rank, scale in ctx.parts]
-        dx = (dy @ ctx.fetch()).addmm_(dz, A) if ctx.needs_input_grad[0] else None
+        dx = (dy @ ctx.frozen.weight).addmm_(dz, A) if ctx.needs_input_grad[0] else None
         return dx, None, None, (dz.T @ x).float(), *dBs
 
 
 class FrozenProduct(torch.autograd.Function):
-    """y = x W^T with a frozen W from ``fetch()``; keeps nothing for backward."""
+    """y = x W^T with the W of ``frozen``; keeps nothing for backward."""
 
     @staticmethod
-    def forward(ctx, x, fetch):
-        ctx.fetch = fetch
-        return x @ fetch().T
+    def forward(ctx, x, frozen):
+        ctx.frozen = frozen
+        return frozen.times(x)
 
     @staticmethod
     def backward(ctx, dy):
-        return dy @ ctx.fetch(), None
+        return dy @ ctx.frozen.weight, None
 
 
 class SwiGLU(torch.autograd.Function):

@@ -269,7 +269,7 @@ def score(top: Top, block: nn.Module, data: Tokens, capacity: int | None = None,
     z = top.out(data.x, y)
     found = []  # small pieces: their logits stay in the processor's cache
     for a, b in zip(z.split(chunk), data.targets.split(chunk), strict=True):
-        found.append(F.cross_entropy((a @ top.engine.head.T).float(), b, reduction="none"))
+        found.append(F.cross_entropy(top.engine.words.times(a).float(), b, reduction="none"))
     return torch.cat(found)
 
 

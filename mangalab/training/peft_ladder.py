@@ -16,7 +16,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from .llama import Batch, LeanLlama, pack
+from .forked import LabelNLL
 from .sft import (
     ALL_LINEAR,
     Example,
@@ -29,6 +29,7 @@ from .sft import (
     trainable_linears,
 )
 from .soft_prompt import Change, EditedLlama, context
+from .trunk import TrunkBatch, TrunkLlama, pack, plain
 
 KINDS = ("prompt", "p-tuning", "prefix", "ia3", "bitfit", "houlsby", "lora", "full")
 IA3_TARGETS = ("k_proj", "v_proj", "down_proj")
@@ -158,7 +159,7 @@ class Tuned:
         self._before: dict[str, Tensor] = {}
         if rung.kind in ("lora", "full"):
             self._all_linears(seed)
-            self.engine = LeanLlama(self.model, frozen.dtype)
+            self.engine = TrunkLlama(self.model, frozen.dtype)
         else:
             self.engine = frozen.under(self._change())
         self.trained = {n: p for n, p in self.model.named_parameters() if p.requires_grad}
@@ -231,10 +232,16 @@ class Tuned:
         self.base.requires_grad_(False)
 
 
-def _batch(engine: LeanLlama, examples: Sequence[Example]) -> Batch:
+def _batch(engine: TrunkLlama, examples: Sequence[Example]) -> TrunkBatch:
     if isinstance(engine, EditedLlama):
         return engine.pack(examples)
-    return pack([(e.ids, e.prompt) for e in examples], engine.head.device)
+    return pack([plain(e) for e in examples], engine.dtype, engine.head.device)
+
+
+def label_nll(engine: TrunkLlama, batch: TrunkBatch) -> Tensor:
+    """Negative log-likelihood of each label, float32 (C,); the head does not train."""
+    states = engine.hidden(batch).index_select(0, batch.sources)
+    return LabelNLL.apply(states, engine.words, batch.targets)
 
 
 def fit(tuned: Tuned, examples: Sequence[Example], config: SFTConfig) -> History:
@@ -251,7 +258,7 @@ def fit(tuned: Tuned, examples: Sequence[Example], config: SFTConfig) -> History
         for group in optimizer.param_groups:
             group["lr"] = learning_rate(step, len(batches), config)
         batch = _batch(tuned.engine, [examples[i] for i in rows])
-        loss = tuned.engine.loss(batch)
+        loss = label_nll(tuned.engine, batch).mean()
         loss.backward()
         history.grad_norms.append(nn.utils.clip_grad_norm_(parameters, config.clip).item())
         optimizer.step()
@@ -263,14 +270,14 @@ def fit(tuned: Tuned, examples: Sequence[Example], config: SFTConfig) -> History
 
 
 @torch.no_grad()
-def score(engine: LeanLlama, examples: Sequence[Example], chunk: int = 16) -> list[float]:
+def score(engine: TrunkLlama, examples: Sequence[Example], chunk: int = 16) -> list[float]:
     """Mean NLL of the labels of every example, in nats a token."""
     found = [0.0] * len(examples)
     order = sorted(range(len(examples)), key=lambda i: len(examples[i].ids))
     for at in range(0, len(order), chunk):
         rows = order[at : at + chunk]
         batch = _batch(engine, [examples[i] for i in rows])
-        losses = F.cross_entropy(engine.logits(batch), batch.targets, reduction="none")
+        losses = label_nll(engine, batch)
         sizes = [len(examples[i].ids) - examples[i].prompt for i in rows]
         for i, piece in zip(rows, losses.split(sizes), strict=True):
             found[i] = piece.mean().item()

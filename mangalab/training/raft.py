@@ -11,6 +11,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
+from .frozen import Frozen
 from .sft import render
 from .trunk import Layout, TrunkBatch, TrunkLlama, gather, pack, scatter
 
@@ -122,7 +123,7 @@ class Choices:
     def _scored(self, engine: TrunkLlama, rows: Sequence[int], bottom: Tensor) -> list[Choice]:
         batch, found = self._batch(rows, engine), []
         hidden = engine.hidden(batch, bottom)
-        ends = [_logprobs(hidden[source], engine.head, target) for source, target in zip(
+        ends = [_logprobs(hidden[source], engine.words, target) for source, target in zip(
             batch.sources.split(PLACES), batch.targets.split(PLACES), strict=True)]
         picked = torch.cat(ends)
         sizes = [sum(self.trees[i].lengths) for i in rows]
@@ -134,6 +135,6 @@ class Choices:
         return found
 
 
-def _logprobs(hidden: Tensor, head: Tensor, targets: Tensor) -> Tensor:
-    words = (hidden @ head.T).log_softmax(1, dtype=torch.float32)  # logsumexp takes 2.5 times as long
+def _logprobs(hidden: Tensor, words: Frozen, targets: Tensor) -> Tensor:
+    words = words.times(hidden).log_softmax(1, dtype=torch.float32)  # logsumexp takes 2.5 times as long
     return words.gather(1, targets[:, None])[:, 0]

@@ -9,9 +9,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from .llama import Batch, LeanLlama, pack
-from .llama_ops import Attention, Grid, SwiGLU
+from .llama_ops import SwiGLU
 from .sft import Example
+from .trunk import TrunkBatch, TrunkLlama, pack, plain
 
 
 @dataclass(frozen=True)
@@ -29,15 +29,17 @@ class Change:
     edits: Mapping[str, Callable[[int, Tensor], Tensor]] = field(default_factory=dict)
 
 
-class EditedLlama(LeanLlama):
-    """The lean engine over a frozen base with one :class:`Change`; frozen products are shared."""
+class EditedLlama(TrunkLlama):
+    """The lean engine over a frozen base with one :class:`Change`; frozen products are shared.
+
+    Soft tokens are the same before every example: they belong to the tokens that a batch shares.
+    """
 
     def __init__(self, model: nn.Module, dtype: torch.dtype = torch.bfloat16):
         model.requires_grad_(False)
         super().__init__(model, dtype, training=False)
-        for i in range(len(self.layers)):
-            self._products(i)
-        self.change = Change()
+        self.build(range(len(self.layers)))
+        self.change, _ = Change(), self.words  # here once, for all that share this engine
 
     def under(self, change: Change) -> "EditedLlama":
         """The same frozen weights under another change."""
@@ -45,58 +47,41 @@ class EditedLlama(LeanLlama):
         other.change = change
         return other
 
-    def pack(self, examples: Sequence[Example]) -> Batch:
-        """Examples as a batch, with room for soft tokens before each."""
-        m = self.change.length if self.change.soft else 0
-        return pack([([0] * m + e.ids, m + e.prompt) for e in examples], self.head.device)
+    def pack(self, examples: Sequence[Example]) -> TrunkBatch:
+        """Examples as a batch, with room for soft tokens or given keys before each."""
+        change = self.change
+        m = change.length if change.soft else 0
+        rows = [plain(Example([0] * m + e.ids, m + e.prompt)) for e in examples]
+        batch = pack(rows, self.dtype, self.head.device)
+        if not change.prefix:
+            return batch
+        return replace(batch, positions=batch.positions + change.length,
+                       mask=F.pad(batch.mask, (change.length, 0)))
 
-    def hidden(self, batch: Batch, bottom: Tensor | None = None) -> Tensor:
-        """Final normalised hidden states (T, d) of real and soft tokens."""
-        change, grid = self.change, self._grid(batch)
+    def hidden(self, batch: TrunkBatch, bottom: Tensor | None = None) -> Tensor:
+        """Final normalised hidden states (K, d) of the places that predict something."""
+        change, turn = self.change, self._turn(batch)
         x = F.embedding(batch.ids, self.core.embed_tokens.weight).to(self.dtype)
         if change.soft:
-            rows = (batch.slots % batch.shape[1] < change.length).nonzero().squeeze(1)
-            x = x.index_copy(0, rows, change.soft().to(self.dtype).repeat(batch.shape[0], 1))
-        prefix = change.prefix() if change.prefix else [None] * len(self.layers)
-        for i, pair in enumerate(prefix):
-            x = self._layer(i, x, grid, pair)
+            x = torch.cat([change.soft().to(self.dtype), x[change.length :]])
+        pairs = change.prefix() if change.prefix else [None] * len(self.layers)
+        for i, pair in enumerate(pairs):
+            x = self._layer(i, x, batch, turn, pair)
         return self._norm(x, self.core.norm)
 
-    def _layer(self, i: int, x: Tensor, grid: Grid, pair: tuple[Tensor, Tensor] | None) -> Tensor:
+    def _layer(
+        self, i: int, x: Tensor, batch: TrunkBatch, turn: tuple[Tensor, Tensor],
+        pair: tuple[Tensor, Tensor] | None,
+    ) -> Tensor:
         layer, product = self.layers[i], self._products(i)
         edit = lambda place, h: self.change.edits[place](i, h) if place in self.change.edits else h  # noqa: E731
         qkv = edit("qkv", product["qkv"](self._norm(x, layer.input_layernorm)))
-        mixed = attend(qkv, grid, *pair) if pair else Attention.apply(qkv, grid)
+        mixed = self._attend(qkv, batch, turn, pair)
+        if i == len(self.layers) - 1:
+            x, mixed = x.index_select(0, batch.kept), mixed.index_select(0, batch.kept)
         x = x + edit("o", product["o"](mixed))
         h = edit("up", product["up"](self._norm(x, layer.post_attention_layernorm)))
         return x + edit("down", product["down"](edit("mid", SwiGLU.apply(h))))
-
-    def _grid(self, batch: Batch) -> Grid:
-        grid = super()._grid(batch)
-        if not self.change.prefix:
-            return grid
-        positions = (batch.slots % batch.shape[1] + self.change.length).unsqueeze(0)
-        cos, sin = self.core.rotary_emb(self.head[:1], positions)
-        cos, sin = (t[0, :, None, : t.shape[-1] // 2] for t in (cos, sin))
-        return replace(grid, cos=cos, sin=sin)
-
-
-def attend(qkv: Tensor, grid: Grid, key: Tensor, value: Tensor) -> Tensor:
-    """Causal attention of packed ``qkv`` in which every query also sees ``key`` and ``value``
-    (kv, m, d_head), ready turned; they have no query and pass no other part of the layer."""
-    (n, length), (heads, kv, d) = grid.shape, grid.heads
-    joint = qkv.view(-1, heads + 2 * kv, d)
-    a, b = joint[:, : heads + kv].chunk(2, -1)
-    turned = torch.cat([a * grid.cos - b * grid.sin, b * grid.cos + a * grid.sin], -1).to(qkv.dtype)
-    joint = grid.spread(torch.cat([turned, joint[:, heads + kv :]], 1)).transpose(1, 2)
-    q, k, v = joint.split([heads, kv, kv], 1)
-    before = lambda own, given: torch.cat([given.to(own.dtype).expand(n, -1, -1, -1), own], 2)  # noqa: E731
-    k, v = before(k, key), before(v, value)
-    scores = (q.reshape(n, kv, -1, d) @ k.transpose(2, 3)).float() * d**-0.5
-    seen = F.pad(grid.future, (key.shape[1], 0))
-    weights = (scores.view(n, kv, -1, length, k.shape[2]) + seen).softmax(-1).to(qkv.dtype)
-    mixed = (weights.view(n, kv, -1, k.shape[2]) @ v).view(n, heads, length, d).transpose(1, 2)
-    return mixed.reshape(n * length, heads * d).index_select(0, grid.slots)
 
 
 @torch.no_grad()

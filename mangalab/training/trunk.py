@@ -12,10 +12,11 @@ from dataclasses import dataclass
 from itertools import takewhile
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from .llama import Batch, LeanLlama
-from .llama_ops import SwiGLU
+from .llama_ops import FrozenProduct, SwiGLU
 from .sft import Example, History, Prepared, SFTConfig, _epochs, learning_rate
 
 
@@ -92,7 +93,8 @@ class TrunkLlama(LeanLlama):
 
     def logits(self, batch: TrunkBatch, bottom: Tensor | None = None) -> Tensor:
         """Logits (C, vocabulary) at the places that predict labels, float32."""
-        return (self.hidden(batch, bottom) @ self.head.T).float().index_select(0, batch.sources)
+        logits = FrozenProduct.apply(self.hidden(batch, bottom), self.words)
+        return logits.float().index_select(0, batch.sources)
 
     def build(self, layers: range) -> None:
         """Join the weights of ``layers`` now, before passes through them run side by side."""
@@ -122,20 +124,29 @@ class TrunkLlama(LeanLlama):
         cos, sin = self.core.rotary_emb(self.head[:1], batch.positions.unsqueeze(0))
         return tuple(t[0, :, None, : t.shape[-1] // 2] for t in (cos, sin))
 
-    def _attend(self, qkv: Tensor, batch: TrunkBatch, turn: tuple[Tensor, Tensor]) -> Tensor:
-        """Attention output (T, heads d): the trunk on itself, each row on the trunk and itself."""
+    def _attend(
+        self, qkv: Tensor, batch: TrunkBatch, turn: tuple[Tensor, Tensor],
+        given: tuple[Tensor, Tensor] | None = None,
+    ) -> Tensor:
+        """Attention output (T, heads d): the trunk on itself, each row on the trunk and itself.
+
+        ``given`` keys and values (kv, m, d), ready turned, are seen by all; the mask has room for them.
+        """
         c, (n, length), t = self.config, batch.shape, batch.trunk
         heads, kv, d = c.num_attention_heads, c.num_key_value_heads, c.head_dim
         joint = Rotary.apply(qkv.view(len(qkv), -1, d), *turn, heads + kv)
         grid = joint.new_zeros(n * length, heads + 2 * kv, d).index_copy(0, batch.slots, joint[t:])
         q, k, v = grid.view(n, length, -1, d).transpose(1, 2).split([heads, kv, kv], 1)
         tq, tk, tv = joint[:t].transpose(0, 1).unsqueeze(0).split([heads, kv, kv], 1)
+        if given:
+            tk, tv = (torch.cat([g[None].to(own.dtype), own], 2)
+                      for g, own in zip(given, (tk, tv), strict=True))
         k, v = (torch.cat([a.expand(n, -1, -1, -1), b], 2) for a, b in ((tk, k), (tv, v)))
         mixed = Attention.apply(q, k, v, batch.mask).transpose(1, 2)
         mixed = mixed.reshape(n * length, heads * d).index_select(0, batch.slots)
         if not t:
             return mixed
-        own = Attention.apply(tq, tk, tv, _future(t, qkv.device))
+        own = Attention.apply(tq, tk, tv, F.pad(_future(t, qkv.device), (tk.shape[2] - t, 0)))
         return torch.cat([own[0].transpose(0, 1).reshape(t, heads * d), mixed])
 
 

@@ -89,7 +89,8 @@ def assistant_model(artifact: Artifact) -> tuple[nn.Module, object]:
     """The assistant as a bare model in float32, its adapter merged, and the tokenizer."""
     model, tokenizer = load_causal_lm(torch.float32)
     for name, update in sft_updates(artifact).items():
-        model.get_submodule(name).weight.add_(update.matrix())
+        weight = model.get_submodule(name).weight
+        weight.add_(update.matrix().to(weight.device))
     return model, tokenizer
 
 

@@ -127,10 +127,10 @@ class LeanSampler(Sampler):
         found: list[list[int]] = [[] for _ in range(len(heads) * each)]
         cache, last = self._read_prompts(heads, steps)
         if each > 1:
-            copies = torch.arange(len(heads)).repeat_interleave(each)
+            copies = torch.arange(len(heads), device=last.device).repeat_interleave(each)
             cache, last = cache.select(copies), last[copies]
-        rows = torch.arange(len(found))  # of ``found`` that the cache holds
-        going = torch.ones(len(found), dtype=torch.bool)
+        rows = torch.arange(len(found), device=last.device)  # of ``found`` that the cache holds
+        going = torch.ones_like(rows, dtype=torch.bool)
         for step in range(steps):
             tokens = draw(self._logits(last), temperature, generator)
             for row, token in zip(rows[going].tolist(), tokens[going].tolist(), strict=True):
@@ -151,7 +151,7 @@ class LeanSampler(Sampler):
     def _read_prompts(self, heads: Sequence[list[int]], steps: int) -> tuple[Cache, Tensor]:
         """A cache that holds the prompts and has room for ``steps`` tokens; states of their ends."""
         c, key = self.model.config, tuple(map(tuple, heads))
-        lengths = torch.tensor([len(head) for head in heads])
+        lengths = torch.tensor([len(head) for head in heads], device=self.model.device)
         shape = (2, len(heads), c.num_key_value_heads, int(lengths.max()) + steps, c.head_dim)
         grids = [self.model.lm_head.weight.new_zeros(shape) for _ in self.layers]
         kept = self._kept.get(key)
@@ -170,12 +170,12 @@ class LeanSampler(Sampler):
         return Cache([grid.flatten(1, 2) for grid in grids], lengths), torch.cat(ends)
 
     def _parts(self, heads: Sequence[list[int]]) -> list[Prompts]:
-        parts = []
+        parts, at = [], self.model.device
         for start in range(0, len(heads), READ):
             rows = slice(start, start + READ)
-            row = torch.repeat_interleave(torch.tensor([len(head) for head in heads[rows]]))
-            place = torch.cat([torch.arange(len(head)) for head in heads[rows]])
-            ids = torch.tensor([i for head in heads[rows] for i in head])
+            row = torch.repeat_interleave(torch.tensor([len(head) for head in heads[rows]], device=at))
+            place = torch.cat([torch.arange(len(head), device=at) for head in heads[rows]])
+            ids = torch.tensor([i for head in heads[rows] for i in head], device=at)
             parts.append(Prompts(rows, ids, row, place, self._rotary(place)))
         return parts
 
@@ -204,10 +204,11 @@ class LeanSampler(Sampler):
         """States (rows, d) of one new token a row, which the cache takes in."""
         c, x = self.model.config, F.embedding(tokens, self.model.model.embed_tokens.weight)
         heads, kv = c.num_attention_heads, c.num_key_value_heads
-        rows, turn = torch.arange(len(tokens)), self._rotary(cache.filled)
+        rows = torch.arange(len(tokens), device=x.device)
+        turn = self._rotary(cache.filled)
         # over all the room: bmm copies a tensor of which it gets a part
-        unseen = torch.arange(cache.layers[0].shape[2]) > cache.filled[:, None]
-        mask = torch.zeros(unseen.shape).masked_fill_(unseen, -torch.inf)
+        unseen = torch.arange(cache.layers[0].shape[2], device=x.device) > cache.filled[:, None]
+        mask = torch.zeros(unseen.shape, device=x.device).masked_fill_(unseen, -torch.inf)
         mask = mask.repeat_interleave(kv, 0)[:, None]
         for i, held in enumerate(cache.layers):
             joint = self._asked(i, x, turn)
@@ -255,5 +256,5 @@ def draw(logits: Tensor, temperature: float, generator: torch.Generator) -> Tens
     if temperature == 0:
         return logits.argmax(-1)
     mass = (logits / temperature).softmax(-1).cumsum(-1)
-    point = torch.rand(len(mass), 1, generator=generator) * mass[:, -1:]
+    point = torch.rand(len(mass), 1, generator=generator).to(mass.device) * mass[:, -1:]
     return torch.searchsorted(mass, point, right=True).squeeze(1).clamp_(max=mass.shape[1] - 1)

@@ -62,7 +62,8 @@ def rloo(
         rows = [i for i in drawn for _ in range(config.samples)]
         data = prepare(
             engine, [sampler.example(prompts[i], r) for i, r in zip(rows, replies, strict=True)])
-        rewards = torch.tensor(reward(rows, replies, data), dtype=torch.float32)
+        given = reward(rows, replies, data)
+        rewards = torch.tensor(given, dtype=torch.float32, device=engine.head.device)
         policy = sequence_logps(engine, data, range(len(rows)))
         kl = policy.detach() - all_logps(engine.without_adapters(), data)
         total = advantages((rewards - config.beta * kl).view(-1, config.samples)).flatten()

@@ -121,9 +121,10 @@ def all_logps(engine: ForkedLlama, data: Prepared) -> Tensor:
 
 def _for_all(data: Prepared, compute: Callable[[list[int]], Tensor]) -> Tensor:
     """``compute`` over all rows, a few at a time, in the order of the examples."""
-    found, parts = torch.empty(len(data.examples)), list(together(data.examples))
-    for rows, values in zip(parts, side_by_side(torch.no_grad()(compute), parts), strict=True):
-        found[rows] = values
+    parts = list(together(data.examples))
+    done = torch.cat(side_by_side(torch.no_grad()(compute), parts))
+    found = torch.empty_like(done)
+    found[[i for rows in parts for i in rows]] = done
     return found
 
 
@@ -185,7 +186,8 @@ def train_pairs(
         if config.loss == "dpo":
             loss = dpo_loss(policy, reference, config.beta)
         else:
-            loss = simpo_loss(policy, label_counts(pairs.data, rows), config.beta, config.gamma)
+            lengths = label_counts(pairs.data, rows).to(policy.device)
+            loss = simpo_loss(policy, lengths, config.beta, config.gamma)
         return Part(len(chosen) * loss, len(chosen), good - bad)
 
     return _fit(trainable(model), len(pairs), config, step)
@@ -210,7 +212,7 @@ class RewardModel:
         width = model.config.hidden_size
         generator = torch.Generator().manual_seed(seed)
         draw = torch.randn(width, generator=generator)
-        self.head = nn.Parameter(draw / width)
+        self.head = nn.Parameter((draw / width).to(self.engine.head.device))
 
     def rewards(self, data: Prepared, rows: Sequence[int]) -> Tensor:
         """Reward of each prompt with its completion, (rows,); its origin means nothing."""

@@ -94,11 +94,12 @@ class Sampler:
         from transformers import DynamicCache
 
         end, width = self.tokenizer.eos_token_id, max(map(len, heads))
-        ids = torch.tensor([[end] * (width - len(head)) + head for head in heads])
-        mask = torch.tensor([[0] * (width - len(head)) + [1] * len(head) for head in heads])
+        at = self.model.device
+        ids = torch.tensor([[end] * (width - len(head)) + head for head in heads], device=at)
+        mask = torch.tensor([[0] * (width - len(head)) + [1] * len(head) for head in heads], device=at)
         positions = (mask.cumsum(1) - 1).clamp(min=0)
         found: list[list[int]] = [[] for _ in range(len(heads) * each)]
-        alive, cache = torch.arange(len(found)), DynamicCache()
+        alive, cache = torch.arange(len(found), device=at), DynamicCache()
         for step in range(steps):
             if step == 0:
                 logits = self._read(tuple(map(tuple, heads)), ids, mask, positions, cache)
@@ -155,4 +156,5 @@ class Sampler:
 def _draw(logits: Tensor, temperature: float, generator: torch.Generator) -> Tensor:
     if temperature == 0:
         return logits.argmax(-1)
-    return torch.multinomial((logits / temperature).softmax(-1), 1, generator=generator).squeeze(1)
+    weights = (logits / temperature).softmax(-1).to(generator.device)
+    return torch.multinomial(weights, 1, generator=generator).squeeze(1).to(logits.device)

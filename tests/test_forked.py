@@ -5,8 +5,8 @@ import torch
 import torch.nn.functional as F
 from test_llama_engine import assert_same_gradients, gradients, tiny
 
-from mangalab.training.forked import ForkedLlama, LabelNLL, collate, fork, prepare
-from mangalab.training.frozen import Frozen
+from mangalab.training.forked import ForkedLlama, collate, fork, prepare
+from mangalab.training.frozen import Frozen, LabelNLL
 from mangalab.training.llama import LeanLlama, pack
 from mangalab.training.sft import ALL_LINEAR, Example, LoRA, attach, trainable_linears
 

@@ -16,17 +16,15 @@ from dataclasses import dataclass
 from functools import cache
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
-from .frozen import Frozen, Unpacked
+from .frozen import Frozen, LabelNLL, Unpacked
 from .llama import Batch, LeanLlama
 from .llama_ops import Attention, FrozenProduct, Grid, SwiGLU
 from .parallel import side_by_side
 from .sft import Example, Prepared
 
 TRIM_THRESHOLD, MMAP_THRESHOLD = -1, -3  # names of mallopt(3)
-CHUNK = 128  # labels whose logits exist at a time, 25 MB
 ROWS = 12  # examples that are read together: tensors beyond 32 MB are faulted in at every use
 
 
@@ -133,10 +131,6 @@ class ForkedLlama(LeanLlama):
         """Negative log-likelihood of each label, float32 (C,)."""
         return LabelNLL.apply(self.read(batch, batch.sources, bottom), self.words, batch.targets)
 
-    def loss(self, batch: Fork, bottom: Tensor | None = None) -> Tensor:
-        """Mean negative log-likelihood of the batch's labels."""
-        return self.label_nll(batch, bottom).mean()
-
     def logps(self, batch: Fork, bottom: Tensor | None = None) -> Tensor:
         """Log-probability of each example's completion, (examples,)."""
         nll = self.label_nll(batch, bottom)
@@ -165,37 +159,6 @@ class ForkedLlama(LeanLlama):
 
 def _frozen(frozen: Frozen | Unpacked) -> Callable[[Tensor], Tensor]:
     return lambda x: FrozenProduct.apply(x, frozen)
-
-
-class LabelNLL(torch.autograd.Function):
-    """-log softmax(h W^T)[target] of states h (C, d), float32 (C,), :data:`CHUNK` labels at a time.
-
-    ``words`` holds W.
-
-    The gradient of each label's own loss is taken on the way forward, where its logits exist; the
-    way back scales it. W does not train.
-    """
-
-    @staticmethod
-    def forward(ctx, h, words, targets):
-        nll = h.new_empty(len(h), dtype=torch.float32)
-        gradient = torch.empty_like(h) if ctx.needs_input_grad[0] else None
-        for start in range(0, len(h), CHUNK):
-            rows = slice(start, start + CHUNK)
-            logp = F.log_softmax(words.times(h[rows]), -1, dtype=torch.float32)
-            places = targets[rows, None]
-            nll[rows] = -logp.gather(1, places).squeeze(1)
-            if gradient is not None:
-                p = logp.exp_()
-                p.scatter_add_(1, places, -torch.ones_like(places, dtype=p.dtype))
-                gradient[rows] = p.to(h.dtype) @ words.weight
-        ctx.save_for_backward(gradient)
-        return nll
-
-    @staticmethod
-    def backward(ctx, dnll):
-        (gradient,) = ctx.saved_tensors
-        return (dnll[:, None] * gradient).to(gradient.dtype), None, None
 
 
 def together(examples: Sequence[Example], size: int = ROWS) -> Iterator[list[int]]:

@@ -21,7 +21,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from .frozen import Frozen, Unpacked
+from .frozen import CHUNK, Frozen, LabelNLL, Unpacked
 from .llama_ops import Attention, FrozenProduct, Grid, LoRAProduct, RMSNorm, SwiGLU
 
 GROUPS = {"qkv": ("self_attn", ("q_proj", "k_proj", "v_proj")), "o": ("self_attn", ("o_proj",)),
@@ -202,9 +202,25 @@ class LeanLlama:
         states = self.hidden(batch, bottom).index_select(0, batch.sources)
         return FrozenProduct.apply(states, self.words).float()
 
+    def label_nll(self, batch: Batch, bottom: Tensor | None = None) -> Tensor:
+        """Negative log-likelihood of each label, float32 (C,)."""
+        states = self.hidden(batch, bottom).index_select(0, batch.sources)
+        return LabelNLL.apply(states, self.words, batch.targets)
+
     def loss(self, batch: Batch, bottom: Tensor | None = None) -> Tensor:
-        """Mean cross-entropy over the batch's labels."""
-        return F.cross_entropy(self.logits(batch, bottom), batch.targets)
+        """Mean negative log-likelihood of the batch's labels."""
+        return self.label_nll(batch, bottom).mean()
+
+    @torch.no_grad()
+    def label_scores(self, batch: Batch, bottom: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        """NLL of each label, and whether it is the likeliest token; both (C,)."""
+        states, found = self.hidden(batch, bottom).index_select(0, batch.sources), []
+        for h, targets in zip(states.split(CHUNK), batch.targets.split(CHUNK), strict=True):
+            logits = self.words.times(h)
+            nll = F.nll_loss(logits.log_softmax(-1, dtype=torch.float32), targets, reduction="none")
+            found.append((nll, logits.argmax(-1) == targets))
+        losses, right = zip(*found, strict=True)
+        return torch.cat(losses), torch.cat(right)
 
     def _run(self, x: Tensor, batch: Batch, layers: range) -> Tensor:
         grid = self._grid(batch)

@@ -16,7 +16,6 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from .forked import LabelNLL
 from .sft import (
     ALL_LINEAR,
     Example,
@@ -238,12 +237,6 @@ def _batch(engine: TrunkLlama, examples: Sequence[Example]) -> TrunkBatch:
     return pack([plain(e) for e in examples], engine.dtype, engine.head.device)
 
 
-def label_nll(engine: TrunkLlama, batch: TrunkBatch) -> Tensor:
-    """Negative log-likelihood of each label, float32 (C,); the head does not train."""
-    states = engine.hidden(batch).index_select(0, batch.sources)
-    return LabelNLL.apply(states, engine.words, batch.targets)
-
-
 def fit(tuned: Tuned, examples: Sequence[Example], config: SFTConfig) -> History:
     """Minimise the mean NLL of the labels; the order of examples depends on ``config.seed`` alone."""
     parameters = list(tuned.trained.values())
@@ -258,7 +251,7 @@ def fit(tuned: Tuned, examples: Sequence[Example], config: SFTConfig) -> History
         for group in optimizer.param_groups:
             group["lr"] = learning_rate(step, len(batches), config)
         batch = _batch(tuned.engine, [examples[i] for i in rows])
-        loss = label_nll(tuned.engine, batch).mean()
+        loss = tuned.engine.loss(batch)
         loss.backward()
         history.grad_norms.append(nn.utils.clip_grad_norm_(parameters, config.clip).item())
         optimizer.step()
@@ -277,7 +270,7 @@ def score(engine: TrunkLlama, examples: Sequence[Example], chunk: int = 16) -> l
     for at in range(0, len(order), chunk):
         rows = order[at : at + chunk]
         batch = _batch(engine, [examples[i] for i in rows])
-        losses = label_nll(engine, batch)
+        losses = engine.label_nll(batch)
         sizes = [len(examples[i].ids) - examples[i].prompt for i in rows]
         for i, piece in zip(rows, losses.split(sizes), strict=True):
             found[i] = piece.mean().item()

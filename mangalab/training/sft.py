@@ -11,7 +11,6 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from .llama import Batch, LeanLlama, pack
@@ -271,9 +270,7 @@ def score(
     nll, exact = [0.0] * n, [False] * n
     for rows in _chunks(sorted(range(n), key=lambda i: len(data.examples[i].ids)), chunk):
         batch, bottom = _collate(data, rows, engine)
-        logits = engine.logits(batch, bottom)
-        losses = F.cross_entropy(logits, batch.targets, reduction="none")
-        right = logits.argmax(-1) == batch.targets
+        losses, right = engine.label_scores(batch, bottom)
         lengths = [len(data.examples[i].ids) - data.examples[i].prompt for i in rows]
         for i, a, b in zip(rows, losses.split(lengths), right.split(lengths), strict=True):
             nll[i], exact[i] = a.mean().item(), bool(b.all())

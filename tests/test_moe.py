@@ -216,6 +216,7 @@ class Engine:
         torch.manual_seed(0)
         layer = type("L", (), {"post_attention_layernorm": None})()
         self.layers, self.head = [layer], torch.randn(6, D)
+        self.words = Frozen(self.head)
         self.core = type("C", (), {"norm": None})()
 
     def _norm(self, x, norm):

@@ -236,6 +236,7 @@ def test_real_model_in_bfloat16_against_peft():
     expected, theirs = gradients(model, theirs), theirs.item()
     loss = LeanLlama(model, torch.bfloat16).loss(pack(turns))
     found = gradients(model, loss)
-    assert abs(loss.item() - theirs) < 0.02
+    # rounding, and each processor has its own: 0.022 on a Xeon, where PEFT in bfloat16 is 0.013 off
+    assert abs(loss.item() - theirs) < 0.04
     a, b = (torch.cat([g[n].flatten() for n in expected]) for g in (expected, found))
     assert torch.cosine_similarity(a, b, dim=0) > 0.998

@@ -12,6 +12,7 @@ from mangalab.data.catalogue import load as titles
 from mangalab.evaluation.routing import association, mutual_information, token_type
 from mangalab.shapes import SHAPES, Shape
 from mangalab.training import moe
+from mangalab.training.frozen import Frozen
 
 D, WIDTH = 16, 24
 

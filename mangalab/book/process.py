@@ -26,7 +26,7 @@ VECLIB_MAXIMUM_THREADS NUMEXPR_NUM_THREADS LOKY_MAX_CPU_COUNT""".split()
 # glibc gives freed tensors back to the system and every training step faults them in again, 4 KB at a
 # time: keep them, and fault them in by 2 MB (bytes; other allocators ignore these). Values do not
 # change. Without the first two, steps of chapter 01 took a sixth longer; without the rest, four
-# trainings of chapter 11 took 7 % more processor time, and chapter 15 peaked at 5.7 GB, not at 6.7
+# trainings of chapter 11 took 7 % longer, and chapter 15 peaked at 5.7 GB, not at 6.7
 MALLOC = {"MALLOC_MMAP_THRESHOLD_": "33554432", "MALLOC_TRIM_THRESHOLD_": "536870912",
           "MALLOC_TOP_PAD_": "67108864", "MALLOC_ARENA_MAX": "2",
           "GLIBC_TUNABLES": "glibc.malloc.hugetlb=1"}

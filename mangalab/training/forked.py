@@ -148,10 +148,10 @@ class ForkedLlama(LeanLlama):
     def _grid(self, batch: Fork) -> Grid:
         c = self.config
         cos, sin = self.core.rotary_emb(self.head[:1], batch.positions.unsqueeze(0))
-        cos, sin = (t[0, :, None, : t.shape[-1] // 2] for t in (cos, sin))
+        cos, sin = (t[0, :, None, : t.shape[-1] // 2].to(self.dtype) for t in (cos, sin))
         asks, holds = batch.owner[:, :, None], batch.owner[:, None, :]
         seen = ((holds == 0) | (holds == asks)).tril()
-        unseen = torch.zeros(seen.shape, device=cos.device).masked_fill_(~seen, -torch.inf)
+        unseen = cos.new_zeros(seen.shape).masked_fill_(~seen, -torch.inf)
         unseen = unseen.repeat_interleave(c.num_key_value_heads, 0)[:, None]
         heads = (c.num_attention_heads, c.num_key_value_heads, c.head_dim)
         return Grid(batch.slots, batch.shape, unseen, cos, sin, heads)

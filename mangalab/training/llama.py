@@ -239,7 +239,7 @@ class LeanLlama:
         c, length = self.config, batch.shape[1]
         positions = (batch.slots % length).unsqueeze(0)
         cos, sin = self.core.rotary_emb(self.head[:1], positions)
-        cos, sin = (t[0, :, None, : t.shape[-1] // 2] for t in (cos, sin))
-        future = torch.full((length, length), -torch.inf, device=cos.device).triu(1)
+        cos, sin = (t[0, :, None, : t.shape[-1] // 2].to(self.dtype) for t in (cos, sin))
+        future = torch.full((length, length), -torch.inf, dtype=self.dtype, device=cos.device).triu(1)
         heads = (c.num_attention_heads, c.num_key_value_heads, c.head_dim)
         return Grid(batch.slots, batch.shape, future, cos, sin, heads)

@@ -1,7 +1,7 @@
 """The differentiable pieces of the lean Llama forward pass, each with its backward written out.
 
 Inputs and outputs have the dtype of the products (bfloat16 or float32); what needs range or
-precision, the norms' sums, scores, softmax and adapter gradients, is float32 inside.
+precision, the sums of norms and softmax and the gradients of adapters, is float32 inside.
 """
 
 from dataclasses import dataclass
@@ -68,7 +68,7 @@ class SwiGLU(torch.autograd.Function):
         dh = torch.empty_like(h)
         dgate, dup = dh.chunk(2, -1)
         torch.mul(dy, F.silu(gate), out=dup)
-        dgate.copy_(torch.ops.aten.silu_backward(dy * up, gate))
+        torch.ops.aten.silu_backward.grad_input(dy * up, gate, grad_input=dgate)
         return dh
 
 
@@ -77,15 +77,17 @@ class RMSNorm(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx, x, weight, eps):
-        size = torch.linalg.vector_norm(x, dim=-1, keepdim=True, dtype=torch.float32)
+        y = x.to(torch.float32, copy=True)  # two dtypes in one operation take twice as long
+        size = torch.linalg.vector_norm(y, dim=-1, keepdim=True)
         inverse = (size.square() / x.shape[-1] + eps).rsqrt()
         ctx.save_for_backward(x, weight, inverse)
-        return torch.mul(x * inverse, weight, out=torch.empty_like(x))
+        return y.mul_(inverse).mul_(weight.float()).to(x.dtype)
 
     @staticmethod
     def backward(ctx, dy):
         x, weight, inverse = ctx.saved_tensors
-        unit, g = x * inverse, dy * weight.float()
+        unit, g = (t.to(torch.float32, copy=True) for t in (x, dy))
+        unit.mul_(inverse), g.mul_(weight.float())
         share = (g * unit).mean(-1, keepdim=True)
         return g.addcmul_(unit, share, value=-1).mul_(inverse).to(dy.dtype), None, None
 
@@ -117,7 +119,7 @@ class Grid:
 
 
 class Attention(torch.autograd.Function):
-    """Causal attention of packed q, k, v (T, (heads + 2 kv) d); scores and softmax in float32.
+    """Causal attention of packed q, k, v (T, (heads + 2 kv) d); the softmax sums in float32 inside.
 
     The query heads of one key head stand under each other, (n kv, group L, d): no key is repeated.
     """
@@ -128,14 +130,13 @@ class Attention(torch.autograd.Function):
         joint = qkv.clone().view(-1, heads + 2 * kv, d)
         grid.turn(joint[:, : heads + kv], 1)
         q, k, v = grid.spread(joint).transpose(1, 2).split([heads, kv, kv], 1)
-        q = q.reshape(n * kv, -1, d)
+        q = (q * d**-0.5).reshape(n * kv, -1, d)
         k, v = k.reshape(n * kv, length, d), v.reshape(n * kv, length, d)
-        scores = (q @ k.transpose(1, 2)).float().view(n * kv, -1, length, length)
-        scores = scores.mul_(d**-0.5).add_(grid.future)
-        weights = scores.softmax(-1).view(n * kv, -1, length)
+        scores = (q @ k.transpose(1, 2)).view(n * kv, -1, length, length)
+        weights = scores.add_(grid.future).softmax(-1).view(n * kv, -1, length)
         ctx.grid = grid
         ctx.save_for_backward(q, k, v, weights)
-        mixed = (weights.to(q.dtype) @ v).view(n, heads, length, d).transpose(1, 2)
+        mixed = (weights @ v).view(n, heads, length, d).transpose(1, 2)
         return mixed.reshape(n * length, heads * d).index_select(0, grid.slots)
 
     @staticmethod
@@ -143,11 +144,10 @@ class Attention(torch.autograd.Function):
         q, k, v, weights = ctx.saved_tensors
         (n, length), (heads, kv, d) = ctx.grid.shape, ctx.grid.heads
         dy = ctx.grid.spread(dy.view(-1, heads, d)).transpose(1, 2).reshape(n * kv, -1, d)
-        dweights = (dy @ v.transpose(1, 2)).float()
-        dscores = torch.ops.aten._softmax_backward_data(dweights, weights, -1, torch.float32)
-        dscores = dscores.mul_(d**-0.5).to(q.dtype)
-        dq, dk = dscores @ k, dscores.transpose(1, 2) @ q
-        dv = weights.to(q.dtype).transpose(1, 2) @ dy
+        dweights = dy @ v.transpose(1, 2)
+        dscores = torch.ops.aten._softmax_backward_data(dweights, weights, -1, weights.dtype)
+        dq, dk = (dscores @ k).mul_(d**-0.5), dscores.transpose(1, 2) @ q
+        dv = weights.transpose(1, 2) @ dy
         parts = [g.view(n, -1, length, d) for g in (dq, dk, dv)]
         joint = torch.cat(parts, 1).transpose(1, 2).reshape(n * length, -1, d)
         joint = joint.index_select(0, ctx.grid.slots)

@@ -122,7 +122,7 @@ class TrunkLlama(LeanLlama):
     def _turn(self, batch: TrunkBatch) -> tuple[Tensor, Tensor]:
         """Cosines and sines (T, 1, d/2) of the tokens' places."""
         cos, sin = self.core.rotary_emb(self.head[:1], batch.positions.unsqueeze(0))
-        return tuple(t[0, :, None, : t.shape[-1] // 2] for t in (cos, sin))
+        return tuple(t[0, :, None, : t.shape[-1] // 2].to(self.dtype) for t in (cos, sin))
 
     def _attend(
         self, qkv: Tensor, batch: TrunkBatch, turn: tuple[Tensor, Tensor],
@@ -135,9 +135,10 @@ class TrunkLlama(LeanLlama):
         c, (n, length), t = self.config, batch.shape, batch.trunk
         heads, kv, d = c.num_attention_heads, c.num_key_value_heads, c.head_dim
         joint = Rotary.apply(qkv.view(len(qkv), -1, d), *turn, heads + kv)
-        grid = joint.new_zeros(n * length, heads + 2 * kv, d).index_copy(0, batch.slots, joint[t:])
+        first, rest = joint.split([t, len(joint) - t])
+        grid = joint.new_zeros(n * length, heads + 2 * kv, d).index_copy(0, batch.slots, rest)
         q, k, v = grid.view(n, length, -1, d).transpose(1, 2).split([heads, kv, kv], 1)
-        tq, tk, tv = joint[:t].transpose(0, 1).unsqueeze(0).split([heads, kv, kv], 1)
+        tq, tk, tv = first.transpose(0, 1).unsqueeze(0).split([heads, kv, kv], 1)
         if given:
             tk, tv = (torch.cat([g[None].to(own.dtype), own], 2)
                       for g, own in zip(given, (tk, tv), strict=True))
@@ -146,16 +147,16 @@ class TrunkLlama(LeanLlama):
         mixed = mixed.reshape(n * length, heads * d).index_select(0, batch.slots)
         if not t:
             return mixed
-        own = Attention.apply(tq, tk, tv, F.pad(_future(t, qkv.device), (tk.shape[2] - t, 0)))
+        own = Attention.apply(tq, tk, tv, F.pad(_future(t, mixed), (tk.shape[2] - t, 0)))
         return torch.cat([own[0].transpose(0, 1).reshape(t, heads * d), mixed])
 
 
 class Attention(torch.autograd.Function):
     """Attention of q (n, heads, L, d) on k, v (n, kv, T, d) under a mask (n or 1, 1, L, T): 0, -inf.
 
-    Products in the inputs' dtype, softmax in float32. The query heads of one key head stand under
-    each other: no key is repeated. torch's fused kernel takes several times as long here (a mask,
-    bfloat16 and a backward pass on a CPU: ``benchmarks/shared_attention.py``).
+    All in the inputs' dtype; the softmax sums in float32 inside. The query heads of one key head
+    stand under each other: no key is repeated. torch's fused kernel takes several times as long here
+    (a mask, bfloat16 and a backward pass on a CPU: ``benchmarks/shared_attention.py``).
     """
 
     @staticmethod
@@ -163,8 +164,8 @@ class Attention(torch.autograd.Function):
         (n, heads, length, d), (kv, keys) = q.shape, k.shape[1:3]
         q = (q * d**-0.5).reshape(n * kv, -1, d)
         k, v = k.reshape(n * kv, keys, d), v.reshape(n * kv, keys, d)
-        scores = (q @ k.transpose(1, 2)).float().view(n, heads, length, keys)
-        weights = scores.add_(mask).softmax(-1).view(n * kv, -1, keys).to(q.dtype)
+        scores = (q @ k.transpose(1, 2)).view(n, heads, length, keys)
+        weights = scores.add_(mask).softmax(-1).view(n * kv, -1, keys)
         ctx.save_for_backward(q, k, v, weights)
         return (weights @ v).view(n, heads, length, d)
 
@@ -181,8 +182,8 @@ class Attention(torch.autograd.Function):
         return dq.view(shape), dk, dv, None
 
 
-def _future(n: int, device: torch.device) -> Tensor:
-    return torch.full((1, 1, n, n), -torch.inf, device=device).triu(1)
+def _future(n: int, like: Tensor) -> Tensor:
+    return like.new_full((1, 1, n, n), -torch.inf).triu(1)
 
 
 class Rotary(torch.autograd.Function):

@@ -65,7 +65,8 @@ def pack(examples: Sequence[tuple[Sequence[int], int]], device: str = "cpu") -> 
 class Product:
     """Linears of one layer that share their input, as one call on packed tokens."""
 
-    def __init__(self, members: Sequence[nn.Module], dtype: torch.dtype, training: bool):
+    def __init__(self, members: Sequence[nn.Module], dtype: torch.dtype, training: bool,
+                 like: "Product | None" = None):
         self.members, self.dtype = members, dtype
         bases = [getattr(member, "base_layer", member) for member in members]
         self.weights = [base.weight for base in bases]
@@ -73,7 +74,9 @@ class Product:
         self.lora = [_adapter(member) for member in members]
         if self.trained and any(self.lora):
             raise ValueError("a linear has a trainable weight and an adapter: freeze or merge one")
-        self.frozen = None if self.trained else _frozen(bases, dtype)
+        if like and any(a is not b for a, b in zip(self.weights, like.weights, strict=True)):
+            raise ValueError("another model's weights: share products between twins only")
+        self.frozen = None if self.trained else like.frozen if like else _frozen(bases, dtype)
         self.parts = self._layout(bases)
 
     def _layout(self, bases: Sequence[nn.Module]) -> list[tuple[slice, slice, float]]:
@@ -153,12 +156,14 @@ class LeanLlama:
     """The engine over ``model``, a LlamaForCausalLM or a PEFT model around one.
 
     ``first`` is the lowest layer that trains (``training``) or carries an adapter. Build the engine
-    anew after adapters are added, activated or merged; optimiser steps need no rebuild.
+    anew after adapters are added, activated or merged; optimiser steps need no rebuild. ``base``, an
+    engine over a twin of the model, lends the frozen matrices that it has made.
     Raises ValueError where it would compute something else than the model.
     """
 
     def __init__(
-        self, model: nn.Module, dtype: torch.dtype = torch.bfloat16, training: bool = True
+        self, model: nn.Module, dtype: torch.dtype = torch.bfloat16, training: bool = True,
+        base: "LeanLlama | None" = None,
     ):
         causal = model.get_base_model() if hasattr(model, "get_base_model") else model
         if obstacle := _obstacle(causal, training):
@@ -168,6 +173,7 @@ class LeanLlama:
         moved = [any(_moves(m, training) for m in layer.modules()) for layer in self.layers]
         self.first = moved.index(True) if any(moved) else len(self.layers)
         self.products: dict[int, dict[str, Product]] = {}
+        self.lent = base.products if base else {}
         self.head = self.head.detach().to(dtype)
 
     @cached_property
@@ -178,10 +184,10 @@ class LeanLlama:
     def _products(self, i: int) -> dict[str, Product]:
         """Products of layer ``i``, built on first use: cached bottoms never need the lower ones."""
         if i not in self.products:
-            layer = self.layers[i]
+            layer, lent = self.layers[i], self.lent.get(i, {})
             self.products[i] = {
                 name: Product([getattr(getattr(layer, block), m) for m in members], self.dtype,
-                              self.training)
+                              self.training, lent.get(name))
                 for name, (block, members) in GROUPS.items()}
         return self.products[i]
 

@@ -158,7 +158,8 @@ class Tuned:
         self._before: dict[str, Tensor] = {}
         if rung.kind in ("lora", "full"):
             self._all_linears(seed)
-            self.engine = TrunkLlama(self.model, frozen.dtype)
+            same = frozen if rung.kind == "lora" else None
+            self.engine = TrunkLlama(self.model, frozen.dtype, base=same)
         else:
             self.engine = frozen.under(self._change())
         self.trained = {n: p for n, p in self.model.named_parameters() if p.requires_grad}

@@ -4,9 +4,11 @@ import pytest
 import torch
 from test_llama_engine import assert_same_gradients, examples, gradients, reference, tiny
 
+from mangalab.training.parallel import twin
 from mangalab.training.peft_ladder import KINDS, Rung, Tuned, _batch, fit, score
 from mangalab.training.sft import Example, SFTConfig
 from mangalab.training.soft_prompt import EditedLlama, context
+from mangalab.training.trunk import TrunkLlama
 
 START = (5, 17, 33, 64)
 RUNGS = {kind: Rung(kind, tokens=4, r=2, width=3) for kind in KINDS}
@@ -49,6 +51,17 @@ def test_loss_and_gradients_equal_the_library(kind):
     found = gradients(one.model, mine)
     assert set(found) == set(one.trained)
     assert_same_gradients(found, gradients(one.model, theirs))
+
+
+def test_lora_borrows_the_frozen_matrices_of_a_twin_and_of_no_other_model():
+    model = tiny()
+    frozen = EditedLlama(model, torch.float32)
+    one = Tuned(twin(model), frozen, RUNGS["lora"], seed=3)
+    one.engine.build(range(3))
+    assert all(one.engine.products[i][group].frozen is product.frozen
+               for i in range(3) for group, product in frozen.products[i].items())
+    with pytest.raises(ValueError, match="twins"):
+        TrunkLlama(tiny(), torch.float32, training=False, base=frozen).build(range(1))
 
 
 @pytest.mark.parametrize("kind", KINDS)
